@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* One small vtable under everything that reads or writes an image.
+ *
+ * Files stack: an overlay over a posix file is a dry run, a recorder over a memory file is a crash
+ * test. An implementation embeds `struct q2_file` as its first member and fills in the operations
+ * it has; the q2_file_* wrappers below are what callers use. All operations may be called from
+ * several threads at once. */
+
+#ifndef Q2_IO_FILE_H
+#define Q2_IO_FILE_H
+
+#include "core/base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct q2_file;
+
+struct q2_file_ops {
+    /* Read into `iov` from byte `offset`; short only at the end of the file. */
+    int (*preadv)(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
+                  size_t *ret_done, struct q2_error *err);
+    /* Write all of `iov` at byte `offset`, growing the file where needed. */
+    int (*pwritev)(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
+                   struct q2_error *err);
+    /* Make all completed writes durable. */
+    int (*flush)(struct q2_file *file, struct q2_error *err);
+    /* Set the length to `size` bytes; growth reads as zeros. */
+    int (*truncate)(struct q2_file *file, uint64_t size, struct q2_error *err);
+    int (*size)(struct q2_file *file, uint64_t *ret_size, struct q2_error *err);
+    /* Whether the byte at `offset` (inside the file) is data or in a hole, and where that extent
+     * ends. NULL: everything is data. */
+    int (*extent)(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
+                  struct q2_error *err);
+    /* Make [offset, offset + length) read as zeros and give its space back. */
+    int (*punch)(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err);
+    /* Hint that [offset, offset + length) will be read soon. NULL: ignored. */
+    void (*prefetch)(struct q2_file *file, uint64_t offset, uint64_t length);
+    /* Number of bytes that the file occupies where it is stored. NULL: its size. */
+    int (*allocated)(struct q2_file *file, uint64_t *ret_bytes, struct q2_error *err);
+    /* Release everything, `file` included. Does not flush. */
+    void (*close)(struct q2_file *file);
+};
+
+struct q2_file {
+    const struct q2_file_ops *ops;
+    char *name; /* for messages; owned */
+    bool writable;
+};
+
+/* Read exactly `length` bytes; Q2_ERR_EOF where the file ends before. */
+int q2_file_read(struct q2_file *file, uint64_t offset, void *buffer, size_t length,
+                 struct q2_error *err);
+
+/* Read `length` bytes; what lies past the end of the file reads as zeros, as the last cluster of an
+ * image may be cut short. */
+int q2_file_read_padded(struct q2_file *file, uint64_t offset, void *buffer, size_t length,
+                        struct q2_error *err);
+
+/* Write exactly `length` bytes. Q2_ERR_READ_ONLY on a file opened for reading. */
+int q2_file_write(struct q2_file *file, uint64_t offset, const void *buffer, size_t length,
+                  struct q2_error *err);
+
+int q2_file_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
+                   size_t *ret_done, struct q2_error *err);
+int q2_file_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
+                    struct q2_error *err);
+int q2_file_flush(struct q2_file *file, struct q2_error *err);
+int q2_file_truncate(struct q2_file *file, uint64_t size, struct q2_error *err);
+int q2_file_size(struct q2_file *file, uint64_t *ret_size, struct q2_error *err);
+int q2_file_extent(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
+                   struct q2_error *err);
+int q2_file_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err);
+void q2_file_prefetch(struct q2_file *file, uint64_t offset, uint64_t length);
+int q2_file_allocated(struct q2_file *file, uint64_t *ret_bytes, struct q2_error *err);
+
+/* Close and free. NULL is allowed. */
+void q2_file_close(struct q2_file *file);
+
+static inline void
+q2_cleanup_file(struct q2_file **file)
+{
+    q2_file_close(*file);
+}
+#define Q2_AUTOCLOSE __attribute__((cleanup(q2_cleanup_file)))
+
+/* ---- for implementations ---- */
+
+/* Prepare the embedded part. Copies `name`. */
+int q2_file_init(struct q2_file *file, const struct q2_file_ops *ops, const char *name,
+                 bool writable, struct q2_error *err);
+/* Release what q2_file_init took, not `file` itself. */
+void q2_file_fini(struct q2_file *file);
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* A base file plus edits in memory: reads see the edits, the base is never written. The ground on
+ * which a repair is tried and proven before it touches an image. */
+
+#ifndef Q2_IO_OVERLAY_H
+#define Q2_IO_OVERLAY_H
+
+#include "core/base/budget.h"
+#include "core/io/file.h"
+
+/* Lay an empty set of edits over `base`, which must outlive the overlay and stays the caller's.
+ * Edits take memory from `budget`. */
+int q2_file_new_overlay(struct q2_file *base, struct q2_budget *budget, struct q2_file **ret_file,
+                        struct q2_error *err);
+
+/* One run of edited bytes. `bytes` belongs to the overlay and lives until the next change. */
+struct q2_edit {
+    uint64_t offset;
+    uint64_t length;
+    const uint8_t *bytes;
+};
+
+/* Call `visit` for each run of edited bytes, in ascending order, never overlapping. Stops at the
+ * first negative result and returns it. */
+int q2_overlay_visit(struct q2_file *overlay, int (*visit)(const struct q2_edit *edit, void *data),
+                     void *data);
+
+/* Forget all edits, the change of size included. */
+void q2_overlay_reset(struct q2_file *overlay);
+
+#endif
