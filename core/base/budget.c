@@ -67,7 +67,7 @@ int
 q2_budget_grow(struct q2_budget *budget, uint64_t old_count, uint64_t new_count, size_t size,
                const char *purpose, void **memory, struct q2_error *err)
 {
-    uint64_t bytes, old_bytes = old_count * size;
+    uint64_t bytes = 0, old_bytes = old_count * size;
     int rc = size_of(new_count, size, purpose, &bytes, err);
     if (rc < 0)
         return rc;

@@ -18,8 +18,13 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+/* The largest size of a file, which is also where the last byte of any range must end. */
+#define Q2_FILE_SIZE_MAX ((uint64_t)INT64_MAX)
+
 struct q2_file;
 
+/* The wrappers check arguments before an operation sees them: no range is empty or ends past
+ * Q2_FILE_SIZE_MAX, and nothing that changes the file reaches one opened for reading. */
 struct q2_file_ops {
     /* Read into `iov` from byte `offset`; short only at the end of the file. */
     int (*preadv)(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
@@ -36,7 +41,8 @@ struct q2_file_ops {
      * ends. NULL: everything is data. */
     int (*extent)(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
                   struct q2_error *err);
-    /* Make [offset, offset + length) read as zeros and give its space back. */
+    /* Make [offset, offset + length) read as zeros and give its space back, without changing the
+     * size; what lies past the end is ignored. NULL: zeros are written. */
     int (*punch)(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err);
     /* Hint that [offset, offset + length) will be read soon. NULL: ignored. */
     void (*prefetch)(struct q2_file *file, uint64_t offset, uint64_t length);
@@ -57,7 +63,7 @@ int q2_file_read(struct q2_file *file, uint64_t offset, void *buffer, size_t len
                  struct q2_error *err);
 
 /* Read `length` bytes; what lies past the end of the file reads as zeros, as the last cluster of an
- * image may be cut short. */
+ * image may be cut short. A read that stops before the end is Q2_ERR_EOF, never zeros. */
 int q2_file_read_padded(struct q2_file *file, uint64_t offset, void *buffer, size_t length,
                         struct q2_error *err);
 
@@ -65,6 +71,8 @@ int q2_file_read_padded(struct q2_file *file, uint64_t offset, void *buffer, siz
 int q2_file_write(struct q2_file *file, uint64_t offset, const void *buffer, size_t length,
                   struct q2_error *err);
 
+/* The operations of the vtable, with arguments checked. Q2_ERR_RANGE: the range ends past
+ * Q2_FILE_SIZE_MAX, or an extent is asked for past the end. Q2_ERR_READ_ONLY: as above. */
 int q2_file_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
                    size_t *ret_done, struct q2_error *err);
 int q2_file_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
@@ -89,6 +97,21 @@ q2_cleanup_file(struct q2_file **file)
 #define Q2_AUTOCLOSE __attribute__((cleanup(q2_cleanup_file)))
 
 /* ---- for implementations ---- */
+
+/* Number of bytes in `iov`; the wrappers have checked that it does not overflow. */
+static inline size_t
+q2_iov_total(const struct iovec *iov, int iov_count)
+{
+    size_t total = 0;
+    for (int i = 0; i < iov_count; i++)
+        total += iov[i].iov_len;
+    return total;
+}
+
+/* Write zeros over [offset, offset + length), as far as the file goes: the punch of those that
+ * cannot make holes. */
+int q2_file_write_zeros(struct q2_file *file, uint64_t offset, uint64_t length,
+                        struct q2_error *err);
 
 /* Prepare the embedded part. Copies `name`. */
 int q2_file_init(struct q2_file *file, const struct q2_file_ops *ops, const char *name,

@@ -18,8 +18,8 @@ enum q2_record_kind {
 
 struct q2_record {
     enum q2_record_kind kind;
-    uint64_t offset; /* bytes; for TRUNCATE the new size */
-    uint64_t length; /* bytes; of WRITE and PUNCH */
+    uint64_t offset;      /* bytes; for TRUNCATE the new size */
+    uint64_t length;      /* bytes; of WRITE and PUNCH */
     const uint8_t *bytes; /* of WRITE; owned by the recorder */
 };
 
