@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* A file that fails on purpose. */
+/* A file that fails on purpose: at the Nth operation, to sweep over every error path with N = 1, 2,
+ * 3 ..., or wherever a bad spot of the medium is touched. */
 
 #ifndef Q2_IO_FAULT_H
 #define Q2_IO_FAULT_H
@@ -16,7 +17,8 @@ enum q2_fault_kind {
     Q2_FAULT_TORN,   /* a write puts down its first half, rounded down to 512 bytes, then fails */
 };
 
-/* Which operations count and can fail; a bit set. */
+/* Which operations count and can fail; a bit set. Of these, only such as the kind of fault can
+ * befall match: with ENOSPC writes and growing truncates, with SHORT reads, with TORN writes. */
 enum q2_fault_ops {
     Q2_FAULT_READ = 1 << 0,
     Q2_FAULT_WRITE = 1 << 1,
@@ -31,12 +33,13 @@ struct q2_fault_plan {
     unsigned ops;
     uint64_t nth;   /* the nth matching operation fails, counted from 1; 0: each one that matches */
     bool permanent; /* and every matching one after it */
-    /* Only operations that touch [offset, offset + length) match; length 0: any offset. */
+    /* Only operations that touch [offset, offset + length) match; length 0: any offset. A truncate
+     * touches what it cuts off or adds, a flush touches nothing. */
     uint64_t offset;
     uint64_t length;
 };
 
-/* Wrap `base`, which stays the caller's and must outlive the wrapper. */
+/* Wrap `base`, which stays the caller's and must outlive the wrapper. Copies `plan`. */
 int q2_file_new_fault(struct q2_file *base, const struct q2_fault_plan *plan,
                       struct q2_file **ret_file, struct q2_error *err);
 

@@ -23,10 +23,13 @@ struct q2_record {
     const uint8_t *bytes; /* of WRITE; owned by the recorder */
 };
 
-/* Wrap `base`, which stays the caller's: operations go through and are remembered in order. */
+/* Wrap `base`, which stays the caller's and must outlive the recorder: operations go through, one
+ * change at a time, and are remembered in order if they succeed. To record what a torn write put
+ * down, put the fault over the recorder. */
 int q2_file_new_record(struct q2_file *base, struct q2_file **ret_file, struct q2_error *err);
 
 size_t q2_record_count(const struct q2_file *record);
+/* The record at `index`, below the count; valid until the recorder is closed. */
 const struct q2_record *q2_record_at(const struct q2_file *record, size_t index);
 
 /* Apply records [0, count) to `target`, a copy of the base as it was when recording began. Of the
