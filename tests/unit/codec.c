@@ -411,7 +411,7 @@ Test(codec, codes_of_every_length)
     char tokens[256] = "";
     for (unsigned i = 0; i < 15; i++) {
         literals['a' + i] = (uint8_t)(i + 1);
-        strncat(tokens, "111111111111111", i);
+        memset(strchr(tokens, 0), '1', i);
         strcat(tokens, "0");
     }
     literals[256] = 15;
