@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+#include "checker/findings.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void
+q2_findings_init(struct q2_findings *findings, struct q2_budget *budget, uint64_t max_details)
+{
+    *findings = (struct q2_findings){.budget = budget, .max_details = max_details};
+}
+
+static void
+free_detail(struct q2_findings *findings, char *detail)
+{
+    if (detail)
+        q2_budget_free(findings->budget, detail, strlen(detail) + 1, 1);
+}
+
+void
+q2_findings_destroy(struct q2_findings *findings)
+{
+    for (uint64_t i = 0; i < findings->count; i++)
+        free_detail(findings, findings->items[i].detail);
+    q2_budget_free(findings->budget, findings->items, findings->capacity, sizeof *findings->items);
+}
+
+/* ---- joining neighbours ---- */
+
+static bool
+continues(unsigned has, unsigned bit, uint64_t offset, uint64_t length, uint64_t next)
+{
+    return !(has & bit) || offset + length == next;
+}
+
+/* Whether an owner of the next finding follows that of the last one in its guest range. */
+static bool
+owner_continues(const struct q2_owner *last, const struct q2_owner *next, uint64_t length)
+{
+    if (last->kind != next->kind || last->maps != next->maps)
+        return false;
+    bool guest = last->kind == Q2_OWNER_DATA || last->kind == Q2_OWNER_COMPRESSED;
+    return !guest || last->guest + length == next->guest;
+}
+
+static bool
+joins(const struct q2_finding *last, const struct q2_finding *next)
+{
+    if (last->has != next->has || last->maps != next->maps || last->detail || next->detail)
+        return false;
+    if (!continues(last->has, Q2_HAS_HOST, last->host_offset, last->host_length,
+                   next->host_offset) ||
+        !continues(last->has, Q2_HAS_TARGET, last->target_offset, last->target_length,
+                   next->target_offset) ||
+        !continues(last->has, Q2_HAS_GUEST, last->guest_offset, last->guest_length,
+                   next->guest_offset))
+        return false;
+    if (!(last->has & Q2_HAS_OWNERS))
+        return true;
+    uint64_t length = last->has & Q2_HAS_TARGET ? last->target_length : last->guest_length;
+    return owner_continues(&last->owners[0], &next->owners[0], length) &&
+           owner_continues(&last->owners[1], &next->owners[1], length);
+}
+
+static void
+join(struct q2_finding *last, const struct q2_finding *next, uint64_t count)
+{
+    last->count += count;
+    last->host_length += next->host_length;
+    last->target_length += next->target_length;
+    last->guest_length += next->guest_length;
+}
+
+/* ---- adding ---- */
+
+static int
+make_room(struct q2_findings *findings)
+{
+    if (findings->count < findings->capacity)
+        return 0;
+    uint64_t capacity = findings->capacity ? findings->capacity * 2 : 64;
+    void *memory = findings->items;
+    int rc = q2_budget_grow(findings->budget, findings->capacity, capacity, sizeof *findings->items,
+                            "list of findings", &memory, &findings->error);
+    if (rc < 0)
+        return rc;
+    findings->items = memory;
+    findings->capacity = capacity;
+    return 0;
+}
+
+static int
+copy_detail(struct q2_findings *findings, const char *detail, char **ret_detail)
+{
+    void *memory = NULL;
+    if (detail && detail[0]) {
+        size_t size = strlen(detail) + 1;
+        int rc = q2_budget_calloc(findings->budget, size, 1, "list of findings", &memory,
+                                  &findings->error);
+        if (rc < 0)
+            return rc;
+        memcpy(memory, detail, size);
+    }
+    *ret_detail = memory;
+    return 0;
+}
+
+static int
+append(struct q2_findings *findings, const struct q2_finding *finding, uint64_t count)
+{
+    int rc = make_room(findings);
+    if (rc < 0)
+        return rc;
+    struct q2_finding *item = &findings->items[findings->count];
+    *item = *finding;
+    item->count = count;
+    rc = copy_detail(findings, finding->detail, &item->detail);
+    if (rc < 0)
+        return rc;
+    findings->count++;
+    return 0;
+}
+
+void
+q2_findings_add(struct q2_findings *findings, const struct q2_finding *finding)
+{
+    struct q2_problem_count *total = &findings->totals[finding->problem];
+    uint64_t *last = &findings->last[finding->problem];
+    uint64_t count = finding->count ? finding->count : 1;
+    if (findings->failed)
+        return;
+
+    total->count += count;
+    if (*last && joins(&findings->items[*last - 1], finding)) {
+        join(&findings->items[*last - 1], finding, count);
+        return;
+    }
+    if (total->findings >= findings->max_details) {
+        total->unlisted += count;
+        return;
+    }
+    findings->failed = append(findings, finding, count);
+    if (findings->failed)
+        return;
+    total->findings++;
+    *last = findings->count;
+}
+
+void
+q2_findings_add_violation(struct q2_findings *findings, const struct q2_violation *violation)
+{
+    q2_findings_add(findings, &(struct q2_finding){
+                                  .problem = violation->problem,
+                                  .has = Q2_HAS_HOST | Q2_HAS_GOT |
+                                         (violation->has_expected ? Q2_HAS_EXPECTED : 0U),
+                                  .host_offset = violation->offset,
+                                  .host_length = violation->length,
+                                  .got = violation->got,
+                                  .expected = violation->expected,
+                                  .detail = (char *)(uintptr_t)violation->detail,
+                              });
+}
+
+static void
+report(void *data, const struct q2_violation *violation)
+{
+    q2_findings_add_violation(data, violation);
+}
+
+struct q2_sink
+q2_findings_sink(struct q2_findings *findings)
+{
+    return (struct q2_sink){.report = report, .data = findings};
+}
+
+/* ---- order ---- */
+
+static int
+compare_numbers(uint64_t a, uint64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+static int
+compare(const void *left, const void *right)
+{
+    const struct q2_finding *a = left, *b = right;
+    int order =
+        compare_numbers(q2_catalogue(a->problem)->severity, q2_catalogue(b->problem)->severity);
+    if (order == 0)
+        order = compare_numbers(a->problem, b->problem);
+    if (order == 0)
+        order = compare_numbers(a->guest_offset, b->guest_offset);
+    if (order == 0)
+        order = compare_numbers(a->target_offset, b->target_offset);
+    if (order == 0)
+        order = compare_numbers(a->host_offset, b->host_offset);
+    if (order == 0)
+        order = compare_numbers(a->maps, b->maps);
+    return order;
+}
+
+void
+q2_findings_sort(struct q2_findings *findings)
+{
+    if (findings->count)
+        qsort(findings->items, findings->count, sizeof *findings->items, compare);
+    memset(findings->last, 0, sizeof findings->last);
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+#include "checker/orphans.h"
+
+#include "checker/guest.h"
+#include "core/base/checked.h"
+#include "core/format/snapshot.h"
+
+#include <stdlib.h>
+
+enum {
+    MAX_RUNS = 65536,
+    MAX_PROBES = 16384, /* clusters that are looked into, unless the check is deep */
+    PROBE_BYTES = 4096, /* of a cluster that are looked at first */
+};
+
+void
+q2_orphans_init(struct q2_orphans *orphans, struct q2_check *check)
+{
+    *orphans = (struct q2_orphans){.check = check};
+}
+
+void
+q2_orphans_destroy(struct q2_orphans *orphans)
+{
+    q2_budget_free(&orphans->check->budget, orphans->runs, orphans->capacity,
+                   sizeof *orphans->runs);
+}
+
+void
+q2_orphans_add(struct q2_orphans *orphans, uint64_t cluster)
+{
+    struct q2_orphan_run *last = orphans->count ? &orphans->runs[orphans->count - 1] : NULL;
+    if (last && last->first + last->count == cluster) {
+        last->count++;
+        return;
+    }
+    bool room = orphans->count < MAX_RUNS &&
+                q2_check_grow(orphans->check, &orphans->runs, orphans->count, &orphans->capacity,
+                              sizeof *orphans->runs, NULL) == 0;
+    if (room)
+        orphans->runs[orphans->count++] = (struct q2_orphan_run){.first = cluster, .count = 1};
+    else
+        orphans->dropped++;
+}
+
+static int
+compare_run(const void *key, const void *element)
+{
+    const uint64_t *cluster = key;
+    const struct q2_orphan_run *run = element;
+    if (*cluster < run->first)
+        return -1;
+    return *cluster >= run->first + run->count;
+}
+
+static bool
+is_orphan(const struct q2_orphans *orphans, uint64_t cluster)
+{
+    return bsearch(&cluster, orphans->runs, orphans->count, sizeof *orphans->runs, compare_run);
+}
+
+/* ---- what a cluster looks like ---- */
+
+struct look {
+    const struct q2_orphans *orphans;
+    uint8_t *buffer; /* one cluster */
+    uint64_t faults;
+    struct q2_sink sink;
+};
+
+struct likeness {
+    uint64_t mapped;  /* entries that refer to something */
+    uint64_t orphans; /* of these, those that refer to orphans */
+    uint64_t first;   /* cluster that the first of these refers to */
+};
+
+static void
+count_fault(void *data, const struct q2_violation *violation)
+{
+    (void)violation;
+    ++*(uint64_t *)data;
+}
+
+/* Whether the first `length` bytes of a cluster could all be entries of an L2 table, and how many
+ * of them lead to orphans. A guest's own data practically never passes. */
+static bool
+like_l2(struct look *look, uint64_t length, struct likeness *ret_likeness)
+{
+    const struct q2_geometry *geometry = &look->orphans->check->geometry;
+    struct likeness found = {0};
+    look->faults = 0;
+    for (uint64_t i = 0; i < length / geometry->l2_entry_size; i++) {
+        struct q2_l2_entry entry = q2_l2_load(geometry, look->buffer, i);
+        uint64_t first, count;
+        if (entry.raw == 0 && entry.bitmap == 0)
+            continue;
+        q2_l2_entry_validate(geometry, &entry, 0, 0, &look->sink);
+        if (look->faults)
+            return false;
+        if (!q2_entry_clusters(geometry, entry.raw, &first, &count))
+            continue;
+        found.mapped++;
+        if (!is_orphan(look->orphans, first))
+            continue;
+        found.first = found.orphans ? found.first : first;
+        found.orphans++;
+    }
+    *ret_likeness = found;
+    return true;
+}
+
+static int
+read_cluster(struct look *look, uint64_t cluster, uint64_t length)
+{
+    struct q2_check *check = look->orphans->check;
+    if (!q2_work_take(&check->work, length))
+        return Q2_ERR_RANGE;
+    return q2_file_read_padded(check->file, cluster << check->geometry.cluster_bits, look->buffer,
+                               length, NULL);
+}
+
+static void
+report(struct q2_check *check, enum q2_problem problem, uint64_t cluster, uint64_t mapped)
+{
+    struct q2_finding finding = {
+        .problem = problem,
+        .has = Q2_HAS_TARGET | (mapped ? Q2_HAS_GOT : 0U),
+        .target_offset = cluster << check->geometry.cluster_bits,
+        .target_length = check->geometry.cluster_size,
+        .got = mapped,
+    };
+    q2_findings_add(&check->findings, &finding);
+}
+
+/* An L1 table has the form of an L2 table; it is one if what it leads to is an L2 table again. */
+static bool
+leads_to_table(struct look *look, uint64_t cluster)
+{
+    struct likeness likeness;
+    uint64_t length = q2_min(PROBE_BYTES, look->orphans->check->geometry.cluster_size);
+    return read_cluster(look, cluster, length) == 0 && like_l2(look, length, &likeness) &&
+           likeness.orphans > 0;
+}
+
+static void
+examine(struct look *look, uint64_t cluster)
+{
+    struct q2_check *check = look->orphans->check;
+    uint64_t size = check->geometry.cluster_size, length = q2_min(PROBE_BYTES, size);
+    struct likeness likeness;
+    if (read_cluster(look, cluster, length) < 0)
+        return;
+    if (q2_snapshot_plausible(&check->geometry, look->buffer, length,
+                              cluster << check->geometry.cluster_bits)) {
+        report(check, Q2_PROBLEM_SNAPSHOT_TABLE_LOST, cluster, 0);
+        return;
+    }
+    if (!like_l2(look, length, &likeness) || (likeness.orphans == 0 && !check->options.deep))
+        return;
+    if (length < size && (read_cluster(look, cluster, size) < 0 || !like_l2(look, size, &likeness)))
+        return;
+    /* The copy of a table that a crash left behind maps clusters that are in use. */
+    if (likeness.orphans == 0 || likeness.orphans * 2 < likeness.mapped)
+        return;
+    bool l1 = !check->geometry.extended_l2 && leads_to_table(look, likeness.first);
+    report(check, l1 ? Q2_PROBLEM_ORPHAN_L1_TABLE : Q2_PROBLEM_ORPHAN_L2_TABLE, cluster,
+           likeness.orphans);
+}
+
+/* The first cluster from `cluster` on that is not wholly in a hole. */
+static uint64_t
+skip_hole(struct q2_check *check, uint64_t cluster)
+{
+    unsigned bits = check->geometry.cluster_bits;
+    bool data;
+    uint64_t end;
+    if (q2_file_extent(check->file, cluster << bits, &data, &end, NULL) < 0 || data)
+        return cluster;
+    return q2_max(end >> bits, cluster);
+}
+
+/* Where the data that `cluster` belongs to ends, in clusters. */
+static uint64_t
+data_end(struct q2_check *check, uint64_t cluster)
+{
+    unsigned bits = check->geometry.cluster_bits;
+    bool data;
+    uint64_t end;
+    if (q2_file_extent(check->file, cluster << bits, &data, &end, NULL) < 0)
+        return cluster + 1;
+    return q2_max(q2_units(end, bits), cluster + 1);
+}
+
+/* Look into the clusters of a run that are not holes. */
+static void
+examine_run(struct look *look, const struct q2_orphan_run *run, uint64_t *probes)
+{
+    struct q2_check *check = look->orphans->check;
+    uint64_t end = run->first + run->count;
+    for (uint64_t cluster = run->first; cluster < end;) {
+        cluster = skip_hole(check, cluster);
+        uint64_t stop = cluster < end ? q2_min(data_end(check, cluster), end) : end;
+        for (; cluster < stop; cluster++) {
+            if (*probes == 0 && !check->options.deep)
+                return;
+            *probes -= *probes > 0;
+            examine(look, cluster);
+        }
+    }
+}
+
+int
+q2_orphans_examine(struct q2_orphans *orphans, struct q2_error *err)
+{
+    struct q2_check *check = orphans->check;
+    struct look look = {.orphans = orphans};
+    look.sink = (struct q2_sink){.report = count_fault, .data = &look.faults};
+    void *buffer;
+    int rc = q2_budget_calloc(&check->budget, check->geometry.cluster_size, 1,
+                              "examining orphaned clusters", &buffer, err);
+    if (rc < 0)
+        return rc;
+    look.buffer = buffer;
+    uint64_t probes = MAX_PROBES;
+    for (uint64_t i = 0; i < orphans->count; i++)
+        examine_run(&look, &orphans->runs[i], &probes);
+    q2_budget_free(&check->budget, buffer, check->geometry.cluster_size, 1);
+    return 0;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* The first cluster: header, header extensions, backing file name. */
+
+#include "checker/scan.h"
+#include "core/base/checked.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* How much of a file is read whose header does not say how large its first cluster is. */
+enum { DEFAULT_AREA = 64 << 10 };
+
+static void
+nothing(void *data, const struct q2_violation *violation)
+{
+    (void)data;
+    (void)violation;
+}
+
+/* Add the name that the image's feature name table has for an unknown bit. */
+static void
+report_named(void *data, const struct q2_violation *violation)
+{
+    struct q2_check *check = data;
+    struct q2_violation named = *violation;
+    struct q2_text name;
+    unsigned type;
+    switch (violation->problem) {
+    case Q2_PROBLEM_HEADER_INCOMPATIBLE_UNKNOWN:
+        type = 0;
+        break;
+    case Q2_PROBLEM_HEADER_COMPATIBLE_UNKNOWN:
+        type = 1;
+        break;
+    case Q2_PROBLEM_HEADER_AUTOCLEAR_UNKNOWN:
+        type = 2;
+        break;
+    default:
+        q2_findings_add_violation(&check->findings, violation);
+        return;
+    }
+    if (q2_feature_name(&check->extensions, type, (unsigned)violation->got, &name)) {
+        char text[80];
+        snprintf(named.detail, sizeof named.detail, "bit %" PRIu64 ", \"%s\"", violation->got,
+                 q2_printable(text, sizeof text, name.bytes, name.length));
+    }
+    q2_findings_add_violation(&check->findings, &named);
+}
+
+/* Read as much of the file as its header area can have. */
+static int
+read_area(struct q2_check *check, uint64_t file_size, struct q2_error *err)
+{
+    uint8_t first[Q2_HEADER_KNOWN_LENGTH] = {0};
+    int rc = q2_file_read_padded(check->file, 0, first, sizeof first, err);
+    if (rc < 0)
+        return rc;
+    q2_header_decode(first, (size_t)q2_min(file_size, sizeof first), &check->header);
+
+    unsigned bits = check->header.cluster_bits;
+    bool known = bits >= Q2_MIN_CLUSTER_BITS && bits <= Q2_MAX_CLUSTER_BITS;
+    check->area_length = q2_min(known ? UINT64_C(1) << bits : DEFAULT_AREA, file_size);
+    void *area;
+    rc = q2_budget_calloc(&check->budget, q2_max(check->area_length, 1), 1, "header area", &area,
+                          err);
+    if (rc < 0) {
+        check->area_length = 0;
+        return rc;
+    }
+    check->area = area;
+    rc = q2_file_read_padded(check->file, 0, check->area, check->area_length, err);
+    if (rc == 0)
+        q2_header_decode(check->area, check->area_length, &check->header);
+    return rc;
+}
+
+static int
+refuse(const struct q2_check *check, uint64_t file_size, struct q2_error *err)
+{
+    if (check->header.magic == Q2_MAGIC && check->header.version == 1)
+        return q2_error_set(err, Q2_ERR_NOT_QCOW2, "%s: a qcow image of version 1, not qcow2",
+                            check->file->name);
+    return q2_error_set(err, Q2_ERR_NOT_QCOW2,
+                        "%s: not a qcow2 image: %" PRIu64 " bytes that begin with 0x%08" PRIx32
+                        " instead of 0x%08" PRIx32,
+                        check->file->name, file_size, check->header.magic, Q2_MAGIC);
+}
+
+int
+q2_pass_header(struct q2_check *check, struct q2_error *err)
+{
+    uint64_t file_size;
+    int rc = q2_file_size(check->file, &file_size, err);
+    if (rc == 0)
+        rc = read_area(check, file_size, err);
+    if (rc < 0)
+        return rc;
+
+    const struct q2_header *header = &check->header;
+    bool magic = header->magic == Q2_MAGIC;
+    if ((!magic && !q2_header_plausible(header, file_size)) || (magic && header->version == 1))
+        return refuse(check, file_size, err);
+
+    const struct q2_sink quiet = {.report = nothing};
+    const struct q2_sink named = {.report = report_named, .data = check};
+    const struct q2_sink sink = q2_findings_sink(&check->findings);
+    if (!magic)
+        q2_violate_expected(&sink, Q2_PROBLEM_HEADER_MAGIC, 0, 4, header->magic, Q2_MAGIC, "magic");
+    /* The names of unknown feature bits are in the extensions, which the header has to locate. */
+    check->usable = q2_header_validate(header, file_size, &quiet);
+    q2_extensions_decode(header, check->usable, check->area, check->area_length, &quiet,
+                         &check->extensions);
+    q2_header_validate(header, file_size, &named);
+    q2_extensions_decode(header, check->usable, check->area, check->area_length, &sink,
+                         &check->extensions);
+    if (!(check->usable & Q2_USABLE_GEOMETRY))
+        return 0;
+
+    q2_geometry_init(&check->geometry, header, file_size);
+    check->counts.total_clusters = q2_units(header->size, header->cluster_bits);
+    struct q2_owner owner = {.kind = Q2_OWNER_HEADER};
+    return q2_check_add_region(check, &owner, 0, check->geometry.cluster_size, err);
+}

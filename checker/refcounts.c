@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+#include "checker/refcounts.h"
+
+#include "checker/parallel.h"
+#include "checker/window.h"
+#include "core/base/checked.h"
+#include "core/base/endian.h"
+#include "core/format/refcount.h"
+
+#include <string.h>
+
+enum {
+    READ_BYTES = 64 << 10,  /* of a refcount block that are read at once */
+    TABLE_BYTES = 64 << 10, /* of the refcount table that are read at once */
+    BLOCKS_PER_TURN_BYTES = 1 << 20,
+};
+
+/* ---- the refcount table ---- */
+
+static int
+load_table(struct q2_check *check, struct q2_error *err)
+{
+    uint64_t bytes = (uint64_t)check->header.refcount_table_clusters
+                     << check->geometry.cluster_bits;
+    void *table;
+    int rc = q2_budget_calloc(&check->budget, bytes / 8, 8, "refcount table", &table, err);
+    if (rc < 0)
+        return rc;
+    check->refcount_table = table;
+    check->refcount_entries = bytes / 8;
+    for (uint64_t part = 0; part < bytes; part += TABLE_BYTES) {
+        uint64_t at = check->header.refcount_table_offset + part;
+        uint8_t *to = (uint8_t *)check->refcount_table + part;
+        uint64_t length = q2_min(TABLE_BYTES, bytes - part);
+        if (q2_file_read_padded(check->file, at, to, length, NULL) == 0)
+            continue;
+        memset(to, 0, length);
+        q2_findings_add(&check->findings,
+                        &(struct q2_finding){.problem = Q2_PROBLEM_REFCOUNT_TABLE_UNREADABLE,
+                                             .has = Q2_HAS_HOST,
+                                             .host_offset = at,
+                                             .host_length = length});
+    }
+    for (uint64_t i = 0; i < check->refcount_entries; i++)
+        check->refcount_table[i] = q2_load_be64(&check->refcount_table[i]);
+    return 0;
+}
+
+uint64_t
+q2_refcount_block(const struct q2_check *check, uint64_t index)
+{
+    return index < check->refcount_entries ? check->refcount_table[index] : 0;
+}
+
+int
+q2_pass_refcount_table(struct q2_check *check, struct q2_error *err)
+{
+    int rc = load_table(check, err);
+    if (rc < 0)
+        return rc;
+    struct q2_owner owner = {.kind = Q2_OWNER_REFCOUNT_TABLE};
+    rc = q2_check_add_region(check, &owner, check->header.refcount_table_offset,
+                             check->refcount_entries * 8, err);
+
+    struct q2_sink sink = q2_findings_sink(&check->findings);
+    struct q2_tally_cursor cursor;
+    q2_tally_cursor_init(&cursor, check->tally);
+    for (uint64_t i = 0; i < check->refcount_entries && rc == 0; i++) {
+        uint64_t raw = check->refcount_table[i];
+        if (raw == 0)
+            continue;
+        uint64_t at = check->header.refcount_table_offset + i * 8;
+        if (q2_refcount_entry_validate(&check->geometry, raw, at, &sink))
+            rc = q2_tally_add(&cursor, q2_cluster_of(check, raw), 1, 1, 0, err);
+        else
+            check->refcount_table[i] = 0; /* from here on there is no such block */
+    }
+    q2_tally_release(&cursor);
+    return rc;
+}
+
+/* ---- reading refcounts ---- */
+
+int
+q2_refcount_reader_init(struct q2_refcount_reader *reader, struct q2_check *check,
+                        struct q2_error *err)
+{
+    *reader = (struct q2_refcount_reader){.check = check};
+    void *buffer;
+    uint64_t size = q2_min(READ_BYTES, check->geometry.cluster_size);
+    int rc = q2_budget_calloc(&check->budget, size, 1, "refcount block", &buffer, err);
+    if (rc == 0)
+        reader->buffer = buffer;
+    return rc;
+}
+
+void
+q2_refcount_reader_destroy(struct q2_refcount_reader *reader)
+{
+    if (!reader->check)
+        return;
+    uint64_t size = q2_min(READ_BYTES, reader->check->geometry.cluster_size);
+    q2_budget_free(&reader->check->budget, reader->buffer, size, 1);
+    *reader = (struct q2_refcount_reader){0};
+}
+
+void
+q2_refcount_load(struct q2_refcount_reader *reader, uint64_t cluster)
+{
+    struct q2_check *check = reader->check;
+    const struct q2_geometry *geometry = &check->geometry;
+    uint64_t bytes = q2_min(READ_BYTES, geometry->cluster_size);
+    unsigned order = geometry->refcount_order;
+
+    /* Parts are powers of two long, so that none crosses the end of a block. */
+    reader->count = bytes * 8 >> order;
+    reader->first = cluster & ~(reader->count - 1);
+    reader->failed = 0;
+    uint64_t block = q2_refcount_block(check, cluster >> geometry->refcount_block_bits);
+    uint64_t inside = reader->first & ((UINT64_C(1) << geometry->refcount_block_bits) - 1);
+    reader->zero = block == 0;
+    if (block == 0)
+        return;
+    reader->failed = q2_read_table(check, block, (inside << order) / 8, reader->buffer, bytes);
+    reader->zero = reader->failed < 0;
+}
+
+uint64_t
+q2_refcount_of(struct q2_refcount_reader *reader, uint64_t cluster)
+{
+    if (cluster - reader->first >= reader->count)
+        q2_refcount_load(reader, cluster);
+    return reader->zero ? 0
+                        : q2_refcount_get(reader->buffer, reader->check->geometry.refcount_order,
+                                          cluster - reader->first);
+}
+
+/* ---- comparing, 64 clusters at a time ---- */
+
+/* Whether refcounts [index, index + 64) of the buffer all equal `value`. */
+static bool
+all_equal(const uint8_t *buffer, unsigned order, uint64_t index, uint64_t value)
+{
+    if (value > q2_refcount_max(order))
+        return false;
+    /* Whatever their width, 64 equal refcounts are a repeated pattern of 8 bytes. */
+    uint8_t pattern[8] = {0};
+    for (unsigned i = 0; i < 64U >> order; i++)
+        q2_refcount_set(pattern, order, i, value);
+    uint64_t expected, differs = 0;
+    memcpy(&expected, pattern, 8);
+    const uint8_t *at = buffer + ((index << order) / 8);
+    for (unsigned i = 0; i < 1U << order; i++) {
+        uint64_t word;
+        memcpy(&word, at + (size_t)i * 8, 8);
+        differs |= word ^ expected;
+    }
+    return differs == 0;
+}
+
+static bool
+cluster_agrees(const struct q2_chunk *chunk, unsigned index, uint64_t refcount)
+{
+    return q2_chunk_references(chunk, index) == refcount &&
+           !q2_copied_wrong(chunk, index, refcount);
+}
+
+/* Whether 64 refcounts from `index` of the buffer on agree with a word of a chunk. */
+static bool
+word_agrees(const struct q2_chunk *chunk, unsigned word, const struct q2_refcount_reader *reader,
+            uint64_t index)
+{
+    unsigned order = reader->check->geometry.refcount_order;
+    uint64_t seen = chunk->seen[word];
+    if (seen == 0)
+        return reader->zero || all_equal(reader->buffer, order, index, 0);
+    if (reader->zero)
+        return false;
+    if (seen == UINT64_MAX && !chunk->counts) {
+        uint64_t contradicted =
+            chunk->uniform == 1 ? q2_chunk_word(chunk->plain, word) : chunk->copied[word];
+        return contradicted == 0 && all_equal(reader->buffer, order, index, chunk->uniform);
+    }
+    for (unsigned i = 0; i < 64; i++)
+        if (!cluster_agrees(chunk, word * 64 + i,
+                            q2_refcount_get(reader->buffer, order, index + i)))
+            return false;
+    return true;
+}
+
+/* Whether the part of a block in the reader agrees with the tally. */
+static bool
+part_agrees(const struct q2_refcount_reader *reader)
+{
+    const struct q2_check *check = reader->check;
+    const struct q2_chunk *chunk = NULL;
+    uint64_t number = UINT64_MAX;
+    static const struct q2_chunk nothing;
+    for (uint64_t i = 0; i < reader->count; i += 64) {
+        uint64_t cluster = reader->first + i;
+        if (cluster >> Q2_CHUNK_BITS != number) {
+            number = cluster >> Q2_CHUNK_BITS;
+            chunk = q2_tally_chunk(check->tally, number);
+            chunk = chunk ? chunk : &nothing;
+        }
+        if (!word_agrees(chunk, (unsigned)(cluster & (Q2_CHUNK_CLUSTERS - 1)) / 64, reader, i))
+            return false;
+    }
+    return true;
+}
+
+/* ---- all blocks, in parallel ---- */
+
+struct compare {
+    struct q2_check *check;
+    struct q2_refcount_reader *readers;
+    struct q2_disagreement *out;
+    uint64_t per_turn; /* refcount table entries */
+    pthread_mutex_t lock;
+};
+
+static void
+disagree(struct compare *compare, uint64_t index)
+{
+    pthread_mutex_lock(&compare->lock);
+    q2_bit_set(compare->out->blocks, index);
+    compare->out->any = true;
+    pthread_mutex_unlock(&compare->lock);
+}
+
+/* Whether anything is referred to in the clusters [first, end). */
+static bool
+any_reference(const struct q2_check *check, uint64_t first, uint64_t end)
+{
+    uint64_t number = first >> Q2_CHUNK_BITS;
+    const struct q2_chunk *chunk;
+    for (; (chunk = q2_tally_next(check->tally, &number)) != NULL; number++) {
+        uint64_t base = number << Q2_CHUNK_BITS;
+        if (base >= end)
+            return false;
+        for (unsigned w = 0; w < Q2_CHUNK_WORDS; w++) {
+            uint64_t cluster = base + (uint64_t)w * 64;
+            if (cluster >= first && cluster < end && chunk->seen[w])
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool
+block_agrees(struct compare *compare, unsigned worker, uint64_t index)
+{
+    struct q2_check *check = compare->check;
+    struct q2_refcount_reader *reader = &compare->readers[worker];
+    unsigned bits = check->geometry.refcount_block_bits;
+    uint64_t first = index << bits, end = first + (UINT64_C(1) << bits);
+    if (q2_refcount_block(check, index) == 0)
+        return !any_reference(check, first, end);
+    for (uint64_t cluster = first; cluster < end; cluster += reader->count) {
+        q2_refcount_load(reader, cluster);
+        if (reader->failed < 0 || !part_agrees(reader))
+            return false;
+    }
+    return true;
+}
+
+static int
+turn(void *data, unsigned worker, uint64_t number, struct q2_error *err)
+{
+    struct compare *compare = data;
+    uint64_t entries = compare->check->refcount_entries;
+    uint64_t first = number * compare->per_turn;
+    (void)err;
+    for (uint64_t i = first; i < q2_min(first + compare->per_turn, entries); i++)
+        if (!block_agrees(compare, worker, i))
+            disagree(compare, i);
+    return 0;
+}
+
+static void
+progress(void *data, uint64_t done)
+{
+    struct compare *compare = data;
+    q2_check_progress(compare->check, done);
+}
+
+static int
+run(struct compare *compare, struct q2_error *err)
+{
+    struct q2_check *check = compare->check;
+    struct q2_loop loop = {.threads = check->threads,
+                           .turns = (check->refcount_entries + compare->per_turn - 1) /
+                                    compare->per_turn,
+                           .turn = turn,
+                           .progress = progress,
+                           .data = compare};
+    for (unsigned i = 0; i < check->threads; i++) {
+        int rc = q2_refcount_reader_init(&compare->readers[i], check, err);
+        if (rc < 0)
+            return rc;
+    }
+    q2_check_phase(check, "refcounts", loop.turns);
+    int rc = q2_loop_run(&loop, err);
+    uint64_t covered = check->refcount_entries << check->geometry.refcount_block_bits;
+    if (rc == 0 && any_reference(check, covered, UINT64_MAX))
+        disagree(compare, check->refcount_entries);
+    return rc;
+}
+
+int
+q2_refcounts_compare(struct q2_check *check, struct q2_disagreement *ret_disagreement,
+                     struct q2_error *err)
+{
+    struct compare compare = {
+        .check = check,
+        .out = ret_disagreement,
+        .per_turn = q2_max(1, BLOCKS_PER_TURN_BYTES >> check->geometry.cluster_bits),
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+    };
+    void *blocks, *readers;
+    ret_disagreement->any = false;
+    ret_disagreement->words = check->refcount_entries / 64 + 1;
+    int rc = q2_budget_calloc(&check->budget, ret_disagreement->words, 8, "list of odd blocks",
+                              &blocks, err);
+    if (rc < 0)
+        return rc;
+    ret_disagreement->blocks = blocks;
+    rc = q2_budget_calloc(&check->budget, check->threads, sizeof *compare.readers,
+                          "comparing refcounts", &readers, err);
+    if (rc == 0) {
+        compare.readers = readers;
+        rc = run(&compare, err);
+        for (unsigned i = 0; i < check->threads; i++)
+            q2_refcount_reader_destroy(&compare.readers[i]);
+        q2_budget_free(&check->budget, readers, check->threads, sizeof *compare.readers);
+    }
+    if (rc < 0) {
+        q2_budget_free(&check->budget, blocks, ret_disagreement->words, 8);
+        ret_disagreement->blocks = NULL;
+    }
+    return rc;
+}

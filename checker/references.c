@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* References: what the tables refer to against what the refcounts say, and what two owners claim.
+ * Ends phase one with the comparison, and where that finds anything, runs phase two. */
+
+#include "checker/orphans.h"
+#include "checker/uses.h"
+#include "core/base/checked.h"
+
+/* What scanning the blocks that disagree gathers. */
+struct scan {
+    struct q2_check *check;
+    struct q2_refcount_reader reader;
+    struct q2_orphans orphans;
+    bool reports_leaks;
+    bool any_suspect;
+    uint64_t highest; /* cluster in use */
+};
+
+static void
+report_cluster(struct q2_check *check, enum q2_problem problem, uint64_t cluster, uint64_t refcount)
+{
+    q2_findings_add(&check->findings, &(struct q2_finding){
+                                          .problem = problem,
+                                          .has = Q2_HAS_TARGET | Q2_HAS_GOT | Q2_HAS_EXPECTED,
+                                          .target_offset = cluster << check->geometry.cluster_bits,
+                                          .target_length = check->geometry.cluster_size,
+                                          .got = refcount,
+                                      });
+}
+
+/* A cluster that has a refcount and no reference. */
+static void
+take_unreferenced(struct scan *scan, uint64_t cluster, uint64_t refcount)
+{
+    struct q2_check *check = scan->check;
+    if (cluster >= check->geometry.file_clusters) {
+        report_cluster(check, Q2_PROBLEM_REFCOUNT_BEYOND_END, cluster, refcount);
+        return;
+    }
+    scan->highest = q2_max(scan->highest, cluster);
+    if (!scan->reports_leaks)
+        return;
+    report_cluster(check, Q2_PROBLEM_CLUSTER_LEAKED, cluster, refcount);
+    q2_orphans_add(&scan->orphans, cluster);
+}
+
+static int
+take_cluster(struct scan *scan, struct q2_chunk *chunk, uint64_t cluster, uint64_t refcount,
+             struct q2_error *err)
+{
+    unsigned index = (unsigned)(cluster & (Q2_CHUNK_CLUSTERS - 1));
+    uint64_t references = chunk ? q2_chunk_references(chunk, index) : 0;
+    if (references == 0) {
+        if (refcount > 0)
+            take_unreferenced(scan, cluster, refcount);
+        return 0;
+    }
+    if (references == refcount && !q2_copied_wrong(chunk, index, refcount))
+        return 0;
+    scan->any_suspect = true;
+    return q2_tally_suspect(scan->check->tally, chunk, index, err);
+}
+
+/* The part of a block that is in the reader, cluster by cluster. */
+static int
+scan_part(struct scan *scan, struct q2_error *err)
+{
+    const struct q2_refcount_reader *reader = &scan->reader;
+    struct q2_chunk *chunk = NULL;
+    uint64_t number = UINT64_MAX;
+    for (uint64_t i = 0; i < reader->count; i++) {
+        uint64_t cluster = reader->first + i;
+        if (cluster >> Q2_CHUNK_BITS != number) {
+            number = cluster >> Q2_CHUNK_BITS;
+            chunk = q2_tally_chunk(scan->check->tally, number);
+        }
+        int rc = take_cluster(scan, chunk, cluster, q2_refcount_of(&scan->reader, cluster), err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void
+report_unreadable(struct scan *scan, uint64_t index)
+{
+    struct q2_check *check = scan->check;
+    q2_findings_add(&check->findings,
+                    &(struct q2_finding){.problem = Q2_PROBLEM_REFCOUNT_BLOCK_UNREADABLE,
+                                         .has = Q2_HAS_HOST,
+                                         .host_offset = q2_refcount_block(check, index),
+                                         .host_length = check->geometry.cluster_size});
+}
+
+static int
+scan_block(struct scan *scan, uint64_t index, struct q2_error *err)
+{
+    struct q2_check *check = scan->check;
+    unsigned bits = check->geometry.refcount_block_bits;
+    uint64_t first = index << bits, end = first + (UINT64_C(1) << bits);
+    for (uint64_t cluster = first; cluster < end; cluster += scan->reader.count) {
+        q2_refcount_load(&scan->reader, cluster);
+        if (scan->reader.failed == Q2_ERR_IO) {
+            report_unreadable(scan, index);
+            return 0;
+        }
+        int rc = scan->reader.failed ? 0 : scan_part(scan, err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* Where there is no block, every refcount is 0: all that is referred to is wrong. */
+static int
+scan_uncovered(struct scan *scan, uint64_t first, uint64_t end, struct q2_error *err)
+{
+    uint64_t number = first >> Q2_CHUNK_BITS;
+    struct q2_chunk *chunk;
+    for (; (chunk = q2_tally_next(scan->check->tally, &number)) != NULL; number++) {
+        uint64_t base = number << Q2_CHUNK_BITS;
+        if (base >= end)
+            return 0;
+        for (unsigned i = 0; i < Q2_CHUNK_CLUSTERS; i++) {
+            if (base + i < first || base + i >= end)
+                continue;
+            int rc = take_cluster(scan, chunk, base + i, 0, err);
+            if (rc < 0)
+                return rc;
+        }
+    }
+    return 0;
+}
+
+static int
+scan_blocks(struct scan *scan, const struct q2_disagreement *disagreement, struct q2_error *err)
+{
+    struct q2_check *check = scan->check;
+    unsigned bits = check->geometry.refcount_block_bits;
+    uint64_t entries = check->refcount_entries;
+    for (uint64_t i = 0; i < entries; i++) {
+        if (!q2_bit_test(disagreement->blocks, i))
+            continue;
+        int rc = q2_refcount_block(check, i)
+                     ? scan_block(scan, i, err)
+                     : scan_uncovered(scan, i << bits, (i + 1) << bits, err);
+        if (rc < 0)
+            return rc;
+    }
+    return q2_bit_test(disagreement->blocks, entries)
+               ? scan_uncovered(scan, entries << bits, UINT64_MAX, err)
+               : 0;
+}
+
+/* Mark what two owners claim; find the highest cluster that is referred to. */
+static void
+scan_overlaps(struct scan *scan)
+{
+    uint64_t number = 0;
+    struct q2_chunk *chunk;
+    for (; (chunk = q2_tally_next(scan->check->tally, &number)) != NULL; number++) {
+        for (unsigned w = 0; w < Q2_CHUNK_WORDS; w++) {
+            uint64_t seen = chunk->seen[w];
+            if (seen)
+                scan->highest = (number << Q2_CHUNK_BITS) + (uint64_t)w * 64 + 63 -
+                                (unsigned)__builtin_clzll(seen);
+        }
+        if (!chunk->overlap)
+            continue;
+        /* The tally of overlaps is also the first list of suspects. */
+        for (unsigned w = 0; w < Q2_CHUNK_WORDS; w++)
+            scan->any_suspect |= chunk->overlap[w] != 0;
+    }
+}
+
+static int
+suspect_overlaps(struct q2_check *check, struct q2_error *err)
+{
+    uint64_t number = 0;
+    struct q2_chunk *chunk;
+    for (; (chunk = q2_tally_next(check->tally, &number)) != NULL; number++)
+        for (unsigned i = 0; chunk->overlap && i < Q2_CHUNK_CLUSTERS; i++) {
+            int rc =
+                q2_bit_test(chunk->overlap, i) ? q2_tally_suspect(check->tally, chunk, i, err) : 0;
+            if (rc < 0)
+                return rc;
+        }
+    return 0;
+}
+
+static int
+explain(struct scan *scan, const uint64_t *odd_units, struct q2_error *err)
+{
+    struct q2_check *check = scan->check;
+    struct q2_uses uses;
+    int rc = suspect_overlaps(check, err);
+    if (rc < 0)
+        return rc;
+    atomic_store(&check->work.used, 0); /* a second walk, with the same bound */
+    q2_uses_init(&uses, check);
+    q2_uses_add_structures(&uses);
+    rc = q2_uses_add_maps(&uses, odd_units, scan->any_suspect, true, err);
+    if (rc == 0)
+        rc = q2_uses_settle(&uses, err);
+    if (rc == 0)
+        rc = q2_uses_judge(&uses, err);
+    q2_uses_destroy(&uses);
+    return rc;
+}
+
+static int
+compare(struct scan *scan, struct q2_error *err)
+{
+    struct q2_check *check = scan->check;
+    struct q2_disagreement disagreement = {0};
+    int rc = q2_refcounts_compare(check, &disagreement, err);
+    if (rc == 0 && disagreement.any)
+        rc = scan_blocks(scan, &disagreement, err);
+    q2_budget_free(&check->budget, disagreement.blocks, disagreement.words, 8);
+    return rc;
+}
+
+int
+q2_pass_references(struct q2_check *check, const uint64_t *odd_units, struct q2_error *err)
+{
+    /* With the active map out of reach, everything would look leaked. */
+    struct scan scan = {.check = check, .reports_leaks = check->usable & Q2_USABLE_L1};
+    q2_orphans_init(&scan.orphans, check);
+    int rc = q2_refcount_reader_init(&scan.reader, check, err);
+    if (rc < 0)
+        return rc;
+    scan_overlaps(&scan);
+    if (check->refcount_entries)
+        rc = compare(&scan, err);
+    if (rc == 0)
+        rc = explain(&scan, odd_units, err);
+    if (rc == 0)
+        rc = q2_orphans_examine(&scan.orphans, err);
+    if (rc == 0 && check->work.exceeded)
+        q2_findings_add(&check->findings, &(struct q2_finding){.problem = Q2_PROBLEM_WORK_LIMIT,
+                                                               .has = Q2_HAS_GOT,
+                                                               .got = check->work.limit});
+    check->counts.image_end_offset = (scan.highest + 1) << check->geometry.cluster_bits;
+    q2_orphans_destroy(&scan.orphans);
+    q2_refcount_reader_destroy(&scan.reader);
+    return rc;
+}
