@@ -99,8 +99,8 @@ size_t q2_check_maps(const struct q2_check *check, q2_map_set set, const uint32_
 /* ---- who owns a cluster ---- */
 
 /* Walk the image and report each owner of the cluster at host `offset` (bytes) to `visit`, which
- * may return a negative code to stop. `check` is the result of a check of the same file. Also gives
- * the refcount that the image records. */
+ * is called in the order of enum q2_owner_kind. `check` is the result of a check of the same file.
+ * Also gives the refcount that the image records. */
 int q2_check_owners(struct q2_check *check, struct q2_file *file, uint64_t offset,
                     void (*visit)(void *data, const struct q2_owner *owner), void *data,
                     uint64_t *ret_refcount, struct q2_error *err);

@@ -24,6 +24,7 @@ struct node {
 struct q2_tally {
     struct q2_budget *budget;
     struct node *root;
+    _Atomic uint64_t highest; /* number of any chunk */
 };
 
 static unsigned
@@ -128,6 +129,9 @@ obtain(struct q2_tally *tally, uint64_t number, struct q2_chunk **ret_chunk, str
         if (rc < 0)
             return rc;
     }
+    uint64_t highest = atomic_load_explicit(&tally->highest, memory_order_relaxed);
+    while (highest < number && !atomic_compare_exchange_weak(&tally->highest, &highest, number))
+        ;
     *ret_chunk = at;
     return 0;
 }
@@ -170,7 +174,7 @@ next_below(struct node *node, unsigned level, uint64_t base, uint64_t *number)
 struct q2_chunk *
 q2_tally_next(const struct q2_tally *tally, uint64_t *number)
 {
-    if (*number >> (LEVELS * NODE_BITS))
+    if (*number > atomic_load_explicit(&tally->highest, memory_order_relaxed))
         return NULL;
     return next_below(tally->root, LEVELS - 1, 0, number);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* What a walk over the tokens of a deflate stream finds. Private to core/codec. */
+/* What a walk over the tokens of a deflate stream finds: enough to verify it without decoding. */
 
 #ifndef Q2_CODEC_WINDOW_H
 #define Q2_CODEC_WINDOW_H
