@@ -25,9 +25,9 @@ static const char *const severity_colours[Q2_SEVERITY_COUNT] = {
 };
 
 static const char *
-colour(const struct page *page, const char *sequence)
+colour(const struct q2_report_style *style, const char *sequence)
 {
-    return page->style->colour ? sequence : "";
+    return style->colour ? sequence : "";
 }
 
 /* ---- the head ---- */
@@ -50,8 +50,9 @@ append_count(char *line, size_t *used, uint64_t count, const char *noun)
                          q2_format_plural(count, noun).text);
 }
 
-static void
-print_verdict(const struct page *page, const char *filename)
+void
+q2_report_verdict(const struct q2_check *check, const char *filename,
+                  const struct q2_report_style *style, FILE *out)
 {
     static const struct {
         const char *text;
@@ -62,8 +63,8 @@ print_verdict(const struct page *page, const char *filename)
         [Q2_EXIT_CORRUPT] = {"damaged", "\033[1;31m"},
         [Q2_EXIT_LEAKS] = {"sound, but wastes space", "\033[1;33m"},
     };
-    const struct q2_check_counts *counts = q2_check_counts(page->check);
-    enum q2_check_exit status = q2_check_exit(page->check);
+    const struct q2_check_counts *counts = q2_check_counts(check);
+    enum q2_check_exit status = q2_check_exit(check);
     if (status > Q2_EXIT_LEAKS)
         status = Q2_EXIT_INCOMPLETE;
 
@@ -72,10 +73,9 @@ print_verdict(const struct page *page, const char *filename)
     append_count(line, &used, counts->corruptions, "corruption");
     append_count(line, &used, counts->check_errors, "check error");
     append_count(line, &used, counts->leaks, "leak");
-    append_count(line, &used, remark_count(page->check), "remark");
-    fprintf(page->out, "%s: %s%s%s%s%s\n",
-            q2_printable(name, sizeof name, filename, strlen(filename)),
-            colour(page, verdicts[status].colour), verdicts[status].text, colour(page, "\033[m"),
+    append_count(line, &used, remark_count(check), "remark");
+    fprintf(out, "%s: %s%s%s%s%s\n", q2_printable(name, sizeof name, filename, strlen(filename)),
+            colour(style, verdicts[status].colour), verdicts[status].text, colour(style, "\033[m"),
             *line ? ": " : "", line);
 }
 
@@ -104,23 +104,23 @@ print_image(const struct page *page)
 
 /* ---- one finding ---- */
 
+/* The entry at fault, such as "at 0x40028 (L1[0] L2[5])". */
 static void
 append_place(const struct q2_finding *finding, char *line, size_t *used)
 {
+    uint64_t length = finding->host_length > 8 ? finding->host_length : 0;
     if (finding->has & Q2_HAS_HOST)
         q2_format_append(line, LINE_SIZE, used, "at %s",
-                         q2_format_host(finding->host_offset,
-                                        finding->host_length > 8 ? finding->host_length : 0)
-                             .text);
+                         q2_format_host(finding->host_offset, length).text);
+    if (!(finding->has & (Q2_HAS_L1 | Q2_HAS_L2)))
+        return;
+    q2_format_append(line, LINE_SIZE, used, "%s", finding->has & Q2_HAS_HOST ? " (" : "");
     if (finding->has & Q2_HAS_L1)
-        q2_format_append(line, LINE_SIZE, used, "%s(L1[%" PRIu32 "]%s", *used ? " " : "",
-                         finding->l1_index, finding->has & Q2_HAS_L2 ? "" : ")");
+        q2_format_append(line, LINE_SIZE, used, "L1[%" PRIu32 "]", finding->l1_index);
     if (finding->has & Q2_HAS_L2)
-        q2_format_append(line, LINE_SIZE, used, "%sL2[%" PRIu32 "])",
-                         finding->has & Q2_HAS_L1 ? " "
-                         : *used                  ? " ("
-                                                  : "(",
-                         finding->l2_index);
+        q2_format_append(line, LINE_SIZE, used, "%sL2[%" PRIu32 "]",
+                         finding->has & Q2_HAS_L1 ? " " : "", finding->l2_index);
+    q2_format_append(line, LINE_SIZE, used, "%s", finding->has & Q2_HAS_HOST ? ")" : "");
 }
 
 static void
@@ -145,29 +145,56 @@ append_guest(const struct page *page, const struct q2_finding *finding, char *li
         q2_format_append(line, LINE_SIZE, used, "%sguest %s", *used ? ", " : "",
                          q2_format_range(finding->guest_offset, finding->guest_length).text);
     if (*maps)
-        q2_format_append(line, LINE_SIZE, used, " (%s)", maps);
+        q2_format_append(line, LINE_SIZE, used, "%s(%s)", *used ? " " : "", maps);
 }
 
-/* Refcounts and the like are counts, the rest is what a hex editor shows. */
-static struct q2_text
-value_text(const struct q2_finding *finding, uint64_t value)
+/* Of some problems the numbers are counts; of the rest they are what a hex editor shows. */
+static bool
+is_about_refcounts(enum q2_problem problem)
 {
-    return q2_catalogue(finding->problem)->pass == Q2_PASS_REFERENCES ? q2_format_count(value)
-                                                                      : q2_format_value(value);
+    switch (problem) {
+    case Q2_PROBLEM_CLUSTER_LEAKED:
+    case Q2_PROBLEM_REFCOUNT_TOO_HIGH:
+    case Q2_PROBLEM_REFCOUNT_TOO_LOW:
+    case Q2_PROBLEM_REFCOUNT_ZERO:
+    case Q2_PROBLEM_REFCOUNT_OVERFLOW:
+    case Q2_PROBLEM_REFCOUNT_BEYOND_END:
+    case Q2_PROBLEM_L1_COPIED_SET:
+    case Q2_PROBLEM_L1_COPIED_CLEAR:
+    case Q2_PROBLEM_L2_COPIED_SET:
+    case Q2_PROBLEM_L2_COPIED_CLEAR:
+        return true;
+    default:
+        return false;
+    }
 }
 
 static void
 append_values(const struct q2_finding *finding, char *line, size_t *used)
 {
+    bool counts = is_about_refcounts(finding->problem);
     if (finding->count > 1)
         q2_format_append(line, LINE_SIZE, used, "%s%s times", *used ? ", " : "",
                          q2_format_count(finding->count).text);
     if (finding->has & Q2_HAS_GOT)
-        q2_format_append(line, LINE_SIZE, used, "%sfound %s", *used ? ": " : "",
-                         value_text(finding, finding->got).text);
+        q2_format_append(line, LINE_SIZE, used, "%s%s %s", *used ? ": " : "",
+                         counts ? "refcount" : "found",
+                         counts ? q2_format_count(finding->got).text
+                                : q2_format_value(finding->got).text);
     if (finding->has & Q2_HAS_EXPECTED)
-        q2_format_append(line, LINE_SIZE, used, "%sexpected %s", *used ? ", " : "",
-                         value_text(finding, finding->expected).text);
+        q2_format_append(line, LINE_SIZE, used, "%s%s%s", *used ? ", " : "",
+                         counts ? "" : "expected ",
+                         counts ? q2_format_plural(finding->expected, "reference").text
+                                : q2_format_value(finding->expected).text);
+}
+
+/* A lone owner that is the guest range of the line itself says nothing new. */
+static bool
+are_owners_known(const struct q2_finding *finding)
+{
+    enum q2_owner_kind kind = finding->owners[0].kind;
+    return finding->has & Q2_HAS_GUEST && finding->owners[1].kind == Q2_OWNER_NONE &&
+           (kind == Q2_OWNER_DATA || kind == Q2_OWNER_COMPRESSED);
 }
 
 static void
@@ -176,6 +203,8 @@ print_owners(const struct page *page, const struct q2_finding *finding)
     for (int i = 0; i < 2; i++) {
         const struct q2_owner *owner = &finding->owners[i];
         char text[LINE_SIZE];
+        if (owner->kind == Q2_OWNER_NONE)
+            continue;
         fprintf(page->out, "        %s %s", i ? "and by" : "used by",
                 q2_report_owner(page->check, owner, text, sizeof text));
         if (owner->at)
@@ -189,8 +218,13 @@ print_finding(const struct page *page, const struct q2_finding *finding)
 {
     char line[LINE_SIZE] = "";
     size_t used = 0;
-    append_place(finding, line, &used);
+    if (finding->has & Q2_HAS_HOST)
+        append_place(finding, line, &used);
     append_target(page, finding, line, &used);
+    if (!(finding->has & Q2_HAS_HOST) && finding->has & (Q2_HAS_L1 | Q2_HAS_L2)) {
+        q2_format_append(line, LINE_SIZE, &used, "%s", used ? ", " : "");
+        append_place(finding, line, &used);
+    }
     append_guest(page, finding, line, &used);
     append_values(finding, line, &used);
     if (finding->detail && *finding->detail)
@@ -199,7 +233,7 @@ print_finding(const struct page *page, const struct q2_finding *finding)
         fputs("    ", page->out);
         q2_format_wrap(page->out, 4, 8, line);
     }
-    if (finding->has & Q2_HAS_OWNERS)
+    if (finding->has & Q2_HAS_OWNERS && !are_owners_known(finding))
         print_owners(page, finding);
 }
 
@@ -212,8 +246,8 @@ print_problem(const struct page *page, enum q2_problem problem, size_t *index)
     const struct q2_catalogue_entry *entry = q2_catalogue(problem);
     struct q2_problem_count count = q2_check_problem_count(page->check, problem);
     size_t findings = q2_check_finding_count(page->check);
-    fprintf(page->out, "\n%s%s%s %s", colour(page, severity_colours[entry->severity]),
-            q2_severity_id(entry->severity), colour(page, "\033[m"), entry->id);
+    fprintf(page->out, "\n%s%s%s %s", colour(page->style, severity_colours[entry->severity]),
+            q2_severity_id(entry->severity), colour(page->style, "\033[m"), entry->id);
     if (count.count > 1)
         fprintf(page->out, " (%s times)", q2_format_count(count.count).text);
     fputs("\n  ", page->out);
@@ -240,7 +274,7 @@ q2_report_human(const struct q2_check *check, const char *filename,
 {
     const struct page page = {check, style, out};
     size_t index = 0;
-    print_verdict(&page, filename);
+    q2_report_verdict(check, filename, style, out);
     print_image(&page);
     for (int severity = 0; severity < Q2_SEVERITY_COUNT; severity++)
         for (int i = 0; i < Q2_PROBLEM_COUNT; i++) {

@@ -185,7 +185,7 @@ finding_object(const struct q2_check *check, const struct q2_finding *finding)
         put_number(&object, "expected", finding->expected);
     if (has & Q2_HAS_OWNERS) {
         struct json_object *owners = json_object_new_array();
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 2 && finding->owners[i].kind != Q2_OWNER_NONE; i++)
             append(&owners, q2_report_owner_object(check, &finding->owners[i]));
         put(&object, "owners", owners);
     }

@@ -96,7 +96,8 @@ append_sentence(const struct q2_check *check, enum q2_impact impact,
                          gap ? gap + 2 : sentence);
 }
 
-/* Worst first: faults before remarks, then by impact. */
+/* Worst first: faults before remarks, then by impact. That data in use may be overwritten says
+ * all that shared clusters mean, and more. */
 static void
 describe_meaning(const struct q2_check *check, char *text, size_t size)
 {
@@ -110,7 +111,8 @@ describe_meaning(const struct q2_check *check, char *text, size_t size)
     for (int remarks = 0; remarks < 2; remarks++)
         for (int i = 0; i < Q2_IMPACT_COUNT && told < sentences_left; i++) {
             uint64_t count = remarks ? sums[i].remarks : sums[i].faults;
-            bool repeated = remarks && sums[i].faults;
+            bool repeated = (remarks && sums[i].faults) ||
+                            (i == Q2_IMPACT_SHARED_WRITE && sums[Q2_IMPACT_AT_RISK].faults);
             if (count == 0 || repeated || (told && i == Q2_IMPACT_NONE))
                 continue;
             append_sentence(check, (enum q2_impact)i, &sums[i], told == 0, text, size, &used);

@@ -47,6 +47,10 @@ struct q2_impact_sum {
 
 void q2_impact_sums(const struct q2_check *check, struct q2_impact_sum sums[Q2_IMPACT_COUNT]);
 
+/* Write the first line of a human report. */
+void q2_report_verdict(const struct q2_check *check, const char *filename,
+                       const struct q2_report_style *style, FILE *out);
+
 /* Write what the findings mean for the guest in one or two sentences, and the commands to run next,
  * as the end of a human report. */
 void q2_report_meaning(const struct q2_check *check, const char *filename, FILE *out);

@@ -446,8 +446,8 @@ Test(human, says_the_worst_first_and_two_things_at_most)
     add(&check, (struct q2_finding){.problem = Q2_PROBLEM_COMPRESSED_BROKEN});
     char *text = human(&check, "vm.qcow2", &plain);
     EXPECT_IN(text, "What this means: Guest data cannot be read. The next write to the image may "
-                    "change a snapshot");
-    EXPECT_NOT_IN(text, "may overwrite what is in use");
+                    "overwrite what is in use.");
+    EXPECT_NOT_IN(text, "shares its clusters");
     EXPECT_IN(text, "qcow2-repair --salvage NEW.qcow2 vm.qcow2");
     free(text);
 }
