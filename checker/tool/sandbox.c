@@ -33,7 +33,8 @@ void __gcov_dump(void);
 #define Q2_ASAN
 #endif
 #ifdef Q2_ASAN
-const char *__asan_default_options(void);
+/* The run-time library finds it by its name. */
+const char *__asan_default_options(void) __attribute__((visibility("default")));
 const char *
 __asan_default_options(void)
 {
