@@ -204,8 +204,13 @@ q2_edits_extent(const struct q2_edits *edits, uint64_t offset, uint64_t *ret_end
         *ret_end = any ? run.first << BLOCK_BITS : UINT64_MAX;
         return Q2_SPARSE_ABSENT;
     }
-    *ret_end = run.end << BLOCK_BITS;
-    return run.memory ? Q2_SPARSE_BACKED : Q2_SPARSE_ZERO;
+    enum q2_sparse_state state = run.memory ? Q2_SPARSE_BACKED : Q2_SPARSE_ZERO;
+    uint64_t end = run.end;
+    while (q2_sparse_next(&edits->blocks, end, &run) && run.first == end &&
+           !run.memory == (state == Q2_SPARSE_ZERO))
+        end = run.end;
+    *ret_end = end << BLOCK_BITS;
+    return state;
 }
 
 bool
@@ -224,10 +229,7 @@ q2_edits_next(const struct q2_edits *edits, uint64_t offset, struct q2_edit *ret
             bytes = memory->bytes + first;
         }
         if (from < end) {
-            *ret_edit = (struct q2_edit){.offset = from,
-                                         .length = end - from,
-                                         .bytes = bytes,
-                                         .punched = !bytes};
+            *ret_edit = (struct q2_edit){.offset = from, .length = end - from, .bytes = bytes};
             return true;
         }
         offset = run.end << BLOCK_BITS;

@@ -269,29 +269,35 @@ next_edit(const struct overlay_file *overlay, uint64_t offset, struct q2_edit *r
     return true;
 }
 
-/* Gather the first run at or after `offset` in `buffer`, merging what touches and is alike. */
+/* Whether an edit goes on with the next one: they touch, are of one kind, and fit the buffer. */
+static bool
+merges(const struct q2_edit *edit, const struct q2_edit *next)
+{
+    return next->offset == edit->offset + edit->length && !next->bytes == !edit->bytes &&
+           (!edit->bytes || edit->length < Q2_EDIT_LENGTH_MAX);
+}
+
+/* Find the first run at or after `offset`, merged as far as can be, with its bytes in `buffer`. */
 static bool
 gather(struct overlay_file *overlay, uint64_t offset, uint8_t *buffer, struct q2_edit *ret_edit)
 {
-    struct q2_edit part;
+    struct q2_edit next, edit = {0};
     pthread_rwlock_rdlock(&overlay->lock);
-    bool any = next_edit(overlay, offset, &part);
-    struct q2_edit whole = part;
-    whole.length = 0;
-    while (any && part.offset == whole.offset + whole.length && part.punched == whole.punched &&
-           whole.length < Q2_EDIT_LENGTH_MAX) {
-        size_t piece = (size_t)q2_min(part.length, Q2_EDIT_LENGTH_MAX - whole.length);
-        if (part.bytes)
-            memcpy(buffer + whole.length, part.bytes, piece);
-        else
-            memset(buffer + whole.length, 0, piece);
-        whole.length += piece;
-        any = next_edit(overlay, whole.offset + whole.length, &part);
+    bool any = next_edit(overlay, offset, &next);
+    if (any)
+        edit = (struct q2_edit){.offset = next.offset, .bytes = next.bytes ? buffer : NULL};
+    while (any && merges(&edit, &next)) {
+        uint64_t length = next.length;
+        if (next.bytes) {
+            length = q2_min(length, Q2_EDIT_LENGTH_MAX - edit.length);
+            memcpy(buffer + edit.length, next.bytes, (size_t)length);
+        }
+        edit.length += length;
+        any = next_edit(overlay, edit.offset + edit.length, &next);
     }
     pthread_rwlock_unlock(&overlay->lock);
-    whole.bytes = buffer;
-    *ret_edit = whole;
-    return whole.length > 0;
+    *ret_edit = edit;
+    return edit.length > 0;
 }
 
 int

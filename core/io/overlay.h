@@ -18,18 +18,19 @@ int q2_file_new_overlay(struct q2_file *base, struct q2_budget *budget, struct q
 
 enum { Q2_EDIT_LENGTH_MAX = 1024 * 1024 };
 
-/* One run of edited bytes, at most Q2_EDIT_LENGTH_MAX long; what is longer comes as several that
- * touch. `bytes` belongs to the overlay and lives until the visitor returns. */
+/* One run of edited bytes. `bytes` belongs to the overlay and lives until the visitor returns; NULL
+ * stands for zeros where a hole would do (punched, or between an old size and a new one), of any
+ * length: pass them on to q2_file_punch. Other runs are at most Q2_EDIT_LENGTH_MAX long, and what
+ * is longer comes as several that touch. */
 struct q2_edit {
     uint64_t offset;
     uint64_t length;
     const uint8_t *bytes;
-    bool punched; /* all zeros, and a hole would do: punched, or between an old and a new size */
 };
 
 /* Call `visit` for each run of edited bytes, in ascending order, never overlapping. Stops at the
  * first negative result and returns it; Q2_ERR_NOMEM if there is no memory for one run. Truncating
- * a copy of the base to the size of the overlay and then writing all edits makes it the same as the
+ * a copy of the base to the size of the overlay and then making all edits makes it the same as the
  * overlay. The visitor may read the overlay; an edit that changes meanwhile is seen before or
  * after. */
 int q2_overlay_visit(struct q2_file *overlay, int (*visit)(const struct q2_edit *edit, void *data),
