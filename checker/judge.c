@@ -78,13 +78,15 @@ add(const struct trial *trial, enum q2_problem problem, const struct q2_use *fir
 
 /* ---- refcounts ---- */
 
+/* What two owners share has a reference too many rather than a refcount too low: once the overlap
+ * is resolved, the refcount may be right. Blocks are rebuilt, not moved, so there both are said. */
 static void
-judge_refcount(const struct trial *trial)
+judge_refcount(const struct trial *trial, bool overlaps)
 {
     uint64_t most = q2_refcount_max(trial->check->geometry.refcount_order);
     const struct q2_use *first = trial->count ? &trial->uses[0] : NULL;
     uint64_t countable = q2_min(trial->references, most);
-    if (trial->references > most)
+    if (trial->references > most && !overlaps)
         add(trial, Q2_PROBLEM_REFCOUNT_OVERFLOW, first, NULL, trial->references,
             trial->references - most);
     if (trial->refcount == countable)
@@ -92,7 +94,8 @@ judge_refcount(const struct trial *trial)
     enum q2_problem problem = trial->refcount == 0          ? Q2_PROBLEM_REFCOUNT_ZERO
                               : trial->refcount < countable ? Q2_PROBLEM_REFCOUNT_TOO_LOW
                                                             : Q2_PROBLEM_REFCOUNT_TOO_HIGH;
-    add(trial, problem, first, NULL, countable, 1);
+    if (problem != Q2_PROBLEM_REFCOUNT_TOO_LOW || !overlaps)
+        add(trial, problem, first, NULL, countable, 1);
 }
 
 /* ---- the COPIED flag ---- */
@@ -142,29 +145,35 @@ overlap_of(const struct q2_owner *a, const struct q2_owner *b)
 }
 
 /* Every use beyond the first is one fault, reported against the first; uses are in the order of
- * enum q2_owner_kind. Compressed clusters may share a host cluster with each other. */
-static void
+ * enum q2_owner_kind. Compressed clusters may share a host cluster with each other. Returns whether
+ * two owners other than refcount blocks overlap. */
+static bool
 judge_overlap(const struct trial *trial)
 {
+    bool overlaps = false;
     if (!q2_chunk_test(trial->chunk->overlap, trial->index) || trial->count < 2)
-        return;
+        return false;
     const struct q2_use *first = &trial->uses[0];
     for (uint64_t i = 1; i < trial->count; i++) {
         const struct q2_use *use = &trial->uses[i];
         if (first->owner.kind == Q2_OWNER_COMPRESSED && use->owner.kind == Q2_OWNER_COMPRESSED)
             continue;
-        add(trial, overlap_of(&first->owner, &use->owner), first, use, 0, 1);
+        enum q2_problem problem = overlap_of(&first->owner, &use->owner);
+        overlaps |= problem != Q2_PROBLEM_REFCOUNT_BLOCK_DUPLICATE &&
+                    problem != Q2_PROBLEM_REFCOUNT_BLOCK_OVERLAP;
+        add(trial, problem, first, use, 0, 1);
     }
+    return overlaps;
 }
 
 /* ---- all of them ---- */
 
 static void
-judge(struct trial *trial, bool has_refcounts)
+judge(const struct trial *trial, bool has_refcount)
 {
-    judge_overlap(trial);
-    if (has_refcounts) {
-        judge_refcount(trial);
+    bool overlaps = judge_overlap(trial);
+    if (has_refcount) {
+        judge_refcount(trial, overlaps);
         judge_copied(trial);
     }
 }
@@ -205,7 +214,7 @@ q2_uses_judge(struct q2_uses *uses, struct q2_error *err)
                                   .index = i};
             trial.refcount = q2_refcount_of(&reader, trial.cluster);
             gather(uses, trial.cluster, &at, &trial);
-            judge(&trial, has_refcounts);
+            judge(&trial, has_refcounts && !reader.unknown);
         }
     }
     q2_refcount_reader_destroy(&reader);

@@ -68,14 +68,19 @@ q2_pass_refcount_table(struct q2_check *check, struct q2_error *err)
     struct q2_tally_cursor cursor;
     q2_tally_cursor_init(&cursor, check->tally);
     for (uint64_t i = 0; i < check->refcount_entries && rc == 0; i++) {
-        uint64_t raw = check->refcount_table[i];
-        if (raw == 0)
-            continue;
+        uint64_t *entry = &check->refcount_table[i];
         uint64_t at = check->header.refcount_table_offset + i * 8;
-        if (q2_refcount_entry_validate(&check->geometry, raw, at, &sink))
-            rc = q2_tally_add(&cursor, q2_cluster_of(check, raw), 1, 1, 0, err);
-        else
-            check->refcount_table[i] = 0; /* from here on there is no such block */
+        if (*entry == 0)
+            continue;
+        if (q2_refcount_entry_validate(&check->geometry, *entry, at, &sink)) {
+            *entry &= ~Q2_REFCOUNT_TABLE_RESERVED;
+            rc = q2_tally_add(&cursor, q2_cluster_of(check, *entry), 1, 1, 0, err);
+            continue;
+        }
+        /* Past the end of the file all is zero, and software takes it for that. */
+        bool aligned =
+            (*entry & ~Q2_REFCOUNT_TABLE_RESERVED & (check->geometry.cluster_size - 1)) == 0;
+        *entry = aligned ? 0 : Q2_REFCOUNT_BLOCK_UNKNOWN;
     }
     q2_tally_release(&cursor);
     return rc;
@@ -117,14 +122,14 @@ q2_refcount_load(struct q2_refcount_reader *reader, uint64_t cluster)
     /* Parts are powers of two long, so that none crosses the end of a block. */
     reader->count = bytes * 8 >> order;
     reader->first = cluster & ~(reader->count - 1);
-    reader->failed = 0;
     uint64_t block = q2_refcount_block(check, cluster >> geometry->refcount_block_bits);
     uint64_t inside = reader->first & ((UINT64_C(1) << geometry->refcount_block_bits) - 1);
-    reader->zero = block == 0;
-    if (block == 0)
+    reader->unknown = block == Q2_REFCOUNT_BLOCK_UNKNOWN ? Q2_ERR_FORMAT : 0;
+    reader->zero = block == 0 || reader->unknown;
+    if (reader->zero)
         return;
-    reader->failed = q2_read_table(check, block, (inside << order) / 8, reader->buffer, bytes);
-    reader->zero = reader->failed < 0;
+    reader->unknown = q2_read_table(check, block, (inside << order) / 8, reader->buffer, bytes);
+    reader->zero = reader->unknown < 0;
 }
 
 uint64_t
@@ -256,11 +261,14 @@ block_agrees(struct compare *compare, unsigned worker, uint64_t index)
     struct q2_refcount_reader *reader = &compare->readers[worker];
     unsigned bits = check->geometry.refcount_block_bits;
     uint64_t first = index << bits, end = first + (UINT64_C(1) << bits);
-    if (q2_refcount_block(check, index) == 0)
+    uint64_t block = q2_refcount_block(check, index);
+    if (block == 0)
         return !any_reference(check, first, end);
+    if (block == Q2_REFCOUNT_BLOCK_UNKNOWN)
+        return true;
     for (uint64_t cluster = first; cluster < end; cluster += reader->count) {
         q2_refcount_load(reader, cluster);
-        if (reader->failed < 0 || !part_agrees(reader))
+        if (reader->unknown < 0 || !part_agrees(reader))
             return false;
     }
     return true;

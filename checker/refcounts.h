@@ -14,8 +14,9 @@ struct q2_refcount_reader {
     uint8_t *buffer;
     uint64_t first; /* cluster whose refcount is the first in the buffer */
     uint64_t count; /* refcounts in the buffer; 0: nothing there */
-    bool zero;      /* there is no usable block, so all of these are 0 */
-    int failed;     /* Q2_ERR_IO where they could not be read; they count as 0 then */
+    bool zero;      /* there is no block, so all of these are 0 */
+    int unknown;    /* they cannot be read: the error code, and Q2_ERR_FORMAT where the table entry
+                     * does not even say where they are. They read as 0 then */
 };
 
 int q2_refcount_reader_init(struct q2_refcount_reader *reader, struct q2_check *check,
@@ -35,7 +36,11 @@ q2_refcount_reach_bits(const struct q2_check *check)
     return check->geometry.refcount_block_bits;
 }
 
-/* The offset of the block at `index` of the refcount table, or 0 where there is none to read. */
+/* In check->refcount_table: an entry that does not say where its block is. */
+#define Q2_REFCOUNT_BLOCK_UNKNOWN UINT64_C(1)
+
+/* The offset of the block at `index` of the refcount table, 0 where there is none, or
+ * Q2_REFCOUNT_BLOCK_UNKNOWN. */
 uint64_t q2_refcount_block(const struct q2_check *check, uint64_t index);
 
 /* What comparing the recorded refcounts with the tally needs to explain, as bit sets. */

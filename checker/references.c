@@ -102,11 +102,11 @@ scan_block(struct scan *scan, uint64_t index, struct q2_error *err)
     uint64_t first = index << bits, end = first + (UINT64_C(1) << bits);
     for (uint64_t cluster = first; cluster < end; cluster += scan->reader.count) {
         q2_refcount_load(&scan->reader, cluster);
-        if (scan->reader.failed == Q2_ERR_IO) {
+        if (scan->reader.unknown == Q2_ERR_IO) {
             report_unreadable(scan, index);
             return 0;
         }
-        int rc = scan->reader.failed ? 0 : scan_part(scan, err);
+        int rc = scan->reader.unknown ? 0 : scan_part(scan, err);
         if (rc < 0)
             return rc;
     }

@@ -3,6 +3,7 @@
 
 #include "checker/uses.h"
 
+#include "checker/refcounts.h"
 #include "core/base/checked.h"
 #include "core/base/endian.h"
 #include "core/format/bitmap.h"
@@ -111,7 +112,7 @@ q2_uses_add_structures(struct q2_uses *uses)
     for (uint64_t i = 0; i < check->bitmap_table_count; i++)
         add_bitmap_data(uses, &check->bitmap_tables[i]);
     for (uint64_t i = 0; i < check->refcount_entries; i++)
-        if (check->refcount_table[i])
+        if (check->refcount_table[i] > Q2_REFCOUNT_BLOCK_UNKNOWN)
             q2_uses_add(uses, check->refcount_table[i] >> bits, 1,
                         &(struct q2_use){.references = 1,
                                          .owner = {.kind = Q2_OWNER_REFCOUNT_BLOCK,

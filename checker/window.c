@@ -13,7 +13,8 @@
 enum {
     UNIT_BYTES = 1 << 20,   /* of L2 tables that a unit of work should cover */
     WINDOW_BYTES = 1 << 20, /* of L1 entries that a window may hold */
-    L1_COST = 8,            /* an L1 entry costs more work than its bytes */
+    PLAUSIBLE_BYTES = 512,
+    L1_COST = 8, /* an L1 entry costs more work than its bytes */
 };
 
 static uint64_t
@@ -123,6 +124,16 @@ compare_items(const void *left, const void *right)
     return (a->map > b->map) - (a->map < b->map);
 }
 
+/* The table that an entry which is not aligned still leads to: a flipped bit below the cluster size
+ * leaves the rest of the pointer intact, and if what it points into is a table, nothing under it is
+ * leaked. 0: none. */
+static uint64_t
+likely_table(struct q2_check *check, uint64_t offset)
+{
+    uint64_t aligned = offset & ~(check->geometry.cluster_size - 1);
+    return aligned && q2_table_plausible(check, aligned) ? aligned : 0;
+}
+
 /* Collect the usable entries of a slot in map order; returns whether all have the same table. */
 static bool
 collect(struct q2_window *window, uint64_t slot, uint64_t *ret_count)
@@ -135,11 +146,12 @@ collect(struct q2_window *window, uint64_t slot, uint64_t *ret_count)
         if (raw == 0)
             continue;
         uint64_t offset = q2_entry_offset(raw);
-        bool aligned = (offset & (geometry->cluster_size - 1)) == 0;
-        bool usable = offset && aligned && offset < geometry->file_size;
-        if (!usable || (raw & odd_bits))
+        bool inside = offset && offset < geometry->file_size;
+        if (!inside || (raw & odd_bits))
             window->odd = true;
-        if (!usable)
+        if (inside && (offset & (geometry->cluster_size - 1)))
+            offset = likely_table(window->check, offset);
+        if (!inside || !offset)
             continue;
         window->items[count] = (struct q2_slot_item){.offset = offset,
                                                      .map = (uint32_t)m,
@@ -193,4 +205,37 @@ q2_read_table(struct q2_check *check, uint64_t offset, uint64_t part, uint8_t *b
     }
     memset(buffer, 0, length);
     return 0;
+}
+
+/* ---- what a table looks like ---- */
+
+static void
+count_fault(void *data, const struct q2_violation *violation)
+{
+    (void)violation;
+    ++*(uint64_t *)data;
+}
+
+bool
+q2_table_plausible(struct q2_check *check, uint64_t offset)
+{
+    const struct q2_geometry *geometry = &check->geometry;
+    uint8_t piece[PLAUSIBLE_BYTES];
+    uint64_t faults = 0, allocated = 0;
+    struct q2_sink sink = {.report = count_fault, .data = &faults};
+    for (uint64_t part = 0; part < geometry->cluster_size; part += sizeof piece) {
+        if (q2_read_table(check, offset, part, piece, sizeof piece) < 0)
+            return false;
+        for (uint64_t i = 0; i < sizeof piece / geometry->l2_entry_size; i++) {
+            struct q2_l2_entry entry = q2_l2_load(geometry, piece, i);
+            /* Where the guest cluster is does not matter, except to a data file. */
+            uint64_t guest = q2_entry_offset(entry.raw);
+            if (entry.raw || entry.bitmap)
+                q2_l2_entry_validate(geometry, &entry, 0, guest, &sink);
+            allocated += q2_l2_kind(geometry, entry.raw) != Q2_CLUSTER_UNALLOCATED;
+        }
+        if (faults)
+            return false;
+    }
+    return allocated > 0;
 }

@@ -64,4 +64,8 @@ uint64_t q2_window_entry(const struct q2_window *window, uint64_t map, uint64_t 
 int q2_read_table(struct q2_check *check, uint64_t offset, uint64_t part, uint8_t *buffer,
                   size_t length);
 
+/* Whether the cluster at host `offset` could be an L2 table: it maps something, and no entry breaks
+ * a rule. A guest's own data practically never passes. */
+bool q2_table_plausible(struct q2_check *check, uint64_t offset);
+
 #endif

@@ -26,7 +26,8 @@ q2_refcount_get(const uint8_t *block, unsigned order, uint64_t index)
     case 6:
         return q2_load_be64(block + index * 8);
     default:
-        return block[index >> (3 - order)] >> narrow_shift(order, index) & q2_refcount_max(order);
+        return (uint64_t)block[index >> (3 - order)] >> narrow_shift(order, index) &
+               q2_refcount_max(order);
     }
 }
 
@@ -59,10 +60,8 @@ q2_refcount_entry_validate(const struct q2_geometry *geometry, uint64_t raw, uin
                            const struct q2_sink *sink)
 {
     uint64_t offset = raw & ~Q2_REFCOUNT_TABLE_RESERVED;
-    if (raw & Q2_REFCOUNT_TABLE_RESERVED) {
+    if (raw & Q2_REFCOUNT_TABLE_RESERVED)
         q2_violate_expected(sink, Q2_PROBLEM_REFCOUNT_TABLE_RESERVED, at, 8, raw, offset, NULL);
-        return false;
-    }
     if (offset & (geometry->cluster_size - 1)) {
         q2_violate(sink, Q2_PROBLEM_REFCOUNT_BLOCK_UNALIGNED, at, 8, raw, NULL);
         return false;
