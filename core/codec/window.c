@@ -350,8 +350,8 @@ read_lengths(struct walker *walker, const struct q2_huffman *code, uint8_t *leng
 {
     unsigned have = 0;
     while (have < count) {
-        uint8_t length;
-        unsigned repeat;
+        uint8_t length = 0;
+        unsigned repeat = 0;
         int previous = have ? lengths[have - 1] : -1;
         int r = read_length(walker, code, previous, &length, &repeat);
         if (r < 0)

@@ -117,7 +117,7 @@ run_open(ZSTD_DCtx *dctx, struct job *job)
     ZSTD_inBuffer head = {header, sizeof header, 0};
     ZSTD_inBuffer rest = {frame + sizeof header, job->source_length - job->used - sizeof header, 0};
     ZSTD_outBuffer out = {job->buffer, job->length, job->done};
-    size_t wanted;
+    size_t wanted = 0;
     ZSTD_DCtx_reset(dctx, ZSTD_reset_session_only);
     int r = feed(dctx, job, &head, &out, &wanted);
     if (r == 0)

@@ -128,7 +128,7 @@ record_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uin
 {
     struct record_file *recorder = record_of(file);
     size_t length = q2_iov_total(iov, iov_count);
-    struct entry *entry;
+    struct entry *entry = NULL;
     int rc = entry_new(recorder, Q2_RECORD_WRITE, offset, length, length, &entry, err);
     if (rc < 0)
         return rc;
@@ -140,7 +140,7 @@ static int
 record_flush(struct q2_file *file, struct q2_error *err)
 {
     struct record_file *recorder = record_of(file);
-    struct entry *entry;
+    struct entry *entry = NULL;
     int rc = entry_new(recorder, Q2_RECORD_FLUSH, 0, 0, 0, &entry, err);
     return rc < 0 ? rc : perform(recorder, entry, err);
 }
@@ -149,7 +149,7 @@ static int
 record_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
 {
     struct record_file *recorder = record_of(file);
-    struct entry *entry;
+    struct entry *entry = NULL;
     int rc = entry_new(recorder, Q2_RECORD_TRUNCATE, size, 0, 0, &entry, err);
     return rc < 0 ? rc : perform(recorder, entry, err);
 }
@@ -171,7 +171,7 @@ static int
 record_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
 {
     struct record_file *recorder = record_of(file);
-    struct entry *entry;
+    struct entry *entry = NULL;
     int rc = entry_new(recorder, Q2_RECORD_PUNCH, offset, length, 0, &entry, err);
     return rc < 0 ? rc : perform(recorder, entry, err);
 }
