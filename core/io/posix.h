@@ -18,7 +18,8 @@ enum q2_open_flags {
  * The path is taken literally: no protocol prefix means anything. Without Q2_OPEN_FORCE_SHARE the
  * image is locked as QEMU locks it (shared byte-range locks on the open file description, held
  * until close), and Q2_ERR_LOCKED says that another process, such as a running VM, uses it in a
- * conflicting way. */
+ * conflicting way. Two files of one process conflict as those of two do: close the reader before
+ * opening to write. */
 int q2_file_open(const char *path, unsigned flags, struct q2_file **ret_file, struct q2_error *err);
 
 #endif
