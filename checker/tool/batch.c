@@ -207,7 +207,7 @@ batch_run(const struct options *options, const struct find_list *list, const str
     of_one.progress = false; /* lines of several processes would fight for one place */
     batch.output = &of_one;
     unsigned jobs = options->jobs ? options->jobs : 1;
-    progress_init(&batch.progress);
+    progress_init(&batch.progress, options->progress);
     while (batch.printed < list->count) {
         while (batch.running < jobs && batch.begun < list->count &&
                batch.begun < batch.printed + WINDOW)

@@ -184,7 +184,7 @@ check_opened(const struct options *options, const struct output *output, struct 
         .progress = output->progress ? progress_show : NULL,
         .progress_data = &progress,
     };
-    progress_init(&progress);
+    progress_init(&progress, options->progress);
     enter_sandbox(output);
     int rc = q2_check_run(opened->file, &how, &opened->check, err);
     progress_end(&progress);

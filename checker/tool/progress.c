@@ -22,11 +22,11 @@ now_seconds(void)
 }
 
 void
-progress_init(struct progress *progress)
+progress_init(struct progress *progress, bool eager)
 {
     *progress =
         (struct progress){.terminal = say_is_terminal(STDERR_FILENO), .begun = now_seconds()};
-    progress->last = progress->begun + (progress->terminal ? 0.25 : -0.5);
+    progress->last = progress->begun + (eager ? -1.0 : 0.25);
 }
 
 /* Whether it is time to draw again; `last` is the only state. */
@@ -53,9 +53,9 @@ progress_line(const struct q2_progress *now, double seconds, char *buffer, size_
     size_t used = 0;
     double rate = seconds > 0 ? (double)now->done / seconds : 0;
     q2_format_append(buffer, size, &used, "%s", now->phase);
-    if (now->total == 0)
+    if (now->total == 0 && now->done)
         q2_format_append(buffer, size, &used, ", %s", q2_format_size(now->done).text);
-    else
+    if (now->total > 1)
         q2_format_append(buffer, size, &used, ", %.1f %% of %s",
                          100.0 * (double)now->done / (double)now->total,
                          q2_format_size(now->total).text);

@@ -17,7 +17,8 @@ struct progress {
     double last;        /* seconds: when the line was last drawn */
 };
 
-void progress_init(struct progress *progress);
+/* `eager`: it was asked for, so that even the shortest check draws a line. */
+void progress_init(struct progress *progress, bool eager);
 
 /* A callback for struct q2_check_options; `data` is a struct progress. */
 void progress_show(void *data, const struct q2_progress *now);

@@ -13,7 +13,7 @@ if command -v shellcheck > /dev/null; then
     {
         printf 'kit\0.ci/run\0'
         find core checker repair fuzz corpus tests -name '*.sh' -print0
-    } | xargs -0 shellcheck
+    } | xargs -0 shellcheck --external-sources --source-path=SCRIPTDIR
 fi
 if command -v mandoc > /dev/null; then
     ran=1
