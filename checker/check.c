@@ -68,22 +68,24 @@ q2_work_take(struct q2_work *work, uint64_t bytes)
 }
 
 void
-q2_check_phase(struct q2_check *check, const char *phase, uint64_t total)
+q2_check_phase(struct q2_check *check, const char *phase, uint64_t turns, uint64_t bytes)
 {
     check->phase = phase;
-    check->phase_total = total;
+    check->phase_turns = turns;
+    check->phase_turn_bytes = bytes;
     q2_check_progress(check, 0);
 }
 
 void
-q2_check_progress(struct q2_check *check, uint64_t done)
+q2_check_progress(struct q2_check *check, uint64_t turns_done)
 {
     if (!check->options.progress)
         return;
+    uint64_t bytes = check->phase_turn_bytes;
     check->options.progress(check->options.progress_data,
                             &(struct q2_progress){.phase = check->phase,
-                                                  .done = done,
-                                                  .total = check->phase_total});
+                                                  .done = turns_done * bytes,
+                                                  .total = check->phase_turns * bytes});
 }
 
 /* ---- running ---- */

@@ -380,7 +380,8 @@ run(struct payload *payload, struct q2_error *err)
                            .turn = turn,
                            .progress = progress,
                            .data = payload};
-    q2_check_phase(check, "guest data", loop.turns);
+    q2_check_phase(check, "guest data", loop.turns,
+                   q2_unit_slots(check) * q2_l2_reach(&check->geometry));
     atomic_store(&check->work.used, 0); /* a walk of its own, with the same bound */
     int rc = q2_loop_run(&loop, err);
     if (rc == 0)

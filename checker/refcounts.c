@@ -309,7 +309,8 @@ run(struct compare *compare, struct q2_error *err)
         if (rc < 0)
             return rc;
     }
-    q2_check_phase(check, "refcounts", loop.turns);
+    q2_check_phase(check, "refcounts", loop.turns,
+                   compare->per_turn << check->geometry.cluster_bits);
     int rc = q2_loop_run(&loop, err);
     uint64_t covered = check->refcount_entries << check->geometry.refcount_block_bits;
     if (rc == 0 && any_reference(check, covered, UINT64_MAX))

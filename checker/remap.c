@@ -264,7 +264,8 @@ explain_units(struct remap *remap, const uint64_t *odd_units, bool all, struct q
 {
     struct q2_check *check = remap->check;
     uint64_t units = q2_unit_count(check);
-    q2_check_phase(check, "explaining", units);
+    q2_check_phase(check, "explaining", units,
+                   q2_unit_slots(check) << check->geometry.cluster_bits);
     for (uint64_t unit = 0; unit < units; unit++) {
         if (!all && !q2_bit_test(odd_units, unit))
             continue;

@@ -79,7 +79,8 @@ struct q2_check {
     struct q2_findings findings;
     struct q2_check_counts counts;
     const char *phase;
-    uint64_t phase_total; /* turns */
+    uint64_t phase_turns;
+    uint64_t phase_turn_bytes;
 };
 
 /* Make room for one more object in a growing array of the check. */
@@ -93,9 +94,9 @@ int q2_check_add_region(struct q2_check *check, const struct q2_owner *owner, ui
 /* Whether `bytes` more may be read. */
 bool q2_work_take(struct q2_work *work, uint64_t bytes);
 
-/* Begin a phase for the progress report, of `total` bytes. */
-void q2_check_phase(struct q2_check *check, const char *phase, uint64_t total);
-void q2_check_progress(struct q2_check *check, uint64_t done);
+/* Begin a phase for the progress report: `turns` of a loop, each worth about `bytes`. */
+void q2_check_phase(struct q2_check *check, const char *phase, uint64_t turns, uint64_t bytes);
+void q2_check_progress(struct q2_check *check, uint64_t turns_done);
 
 static inline uint64_t
 q2_cluster_of(const struct q2_check *check, uint64_t offset)

@@ -443,7 +443,8 @@ run(struct walk *walk, unsigned threads, struct q2_error *err)
                            .turn = turn,
                            .progress = progress,
                            .data = walk};
-    q2_check_phase(check, "L2 tables", loop.turns);
+    q2_check_phase(check, "L2 tables", loop.turns,
+                   q2_unit_slots(check) << check->geometry.cluster_bits);
     return q2_loop_run(&loop, err);
 }
 
