@@ -18,11 +18,11 @@ q2_cleanup_free(void *pointer)
 #define Q2_AUTOFREE __attribute__((cleanup(q2_cleanup_free)))
 
 /* Give the value of a scope-bound pointer to the caller and disarm the cleanup. */
-#define Q2_STEAL(pointer)                                                                          \
-    ({                                                                                             \
-        __typeof__(pointer) q2_stolen = (pointer);                                                 \
-        (pointer) = NULL;                                                                          \
-        q2_stolen;                                                                                 \
+#define Q2_STEAL(pointer)                          \
+    ({                                             \
+        __typeof__(pointer) q2_stolen = (pointer); \
+        (pointer) = NULL;                          \
+        q2_stolen;                                 \
     })
 
 #endif

@@ -26,8 +26,7 @@ enum { Q2_DEFLATE_WINDOW = 4096 };
 struct q2_decoder;
 
 /* Q2_ERR_UNSUPPORTED for a compression type that is unknown. */
-int q2_decoder_new(enum q2_compression type, struct q2_decoder **ret_decoder,
-                   struct q2_error *err);
+int q2_decoder_new(enum q2_compression type, struct q2_decoder **ret_decoder, struct q2_error *err);
 void q2_decoder_free(struct q2_decoder *decoder);
 
 /* Decode exactly `length` bytes (one cluster) into `buffer`. The stream may be followed by other
