@@ -56,7 +56,9 @@ for form in human json; do
 done
 # A reader that has gone is such an error too.
 mkfifo gone
-exec 3<> gone 4> gone 3>&-
+exec 3<> gone
+exec 4> gone
+exec 3>&-
 status=0
 "$check" --list-problems >&4 2> err || status=$?
 exec 4>&-
