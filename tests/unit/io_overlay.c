@@ -267,6 +267,20 @@ Test(overlay, what_was_cut_off_does_not_come_back)
     setup_free(&setup);
 }
 
+Test(overlay, edits_past_the_base_do_not_come_back_either)
+{
+    struct setup setup = setup_new();
+    setup_overlay(&setup, 1 << 20);
+    uint8_t back[200], zeros[200] = {0};
+    cr_assert_eq(q2_file_write(setup.overlay, BASE_SIZE + 100, "stale", 5, NULL), 0);
+    cr_assert_eq(q2_file_truncate(setup.overlay, BASE_SIZE + 50, NULL), 0);
+    cr_assert_eq(q2_file_truncate(setup.overlay, BASE_SIZE + 200, NULL), 0);
+    cr_assert_eq(q2_file_read(setup.overlay, BASE_SIZE, back, 200, NULL), 0);
+    cr_assert_arr_eq(back, zeros, 200);
+    cr_assert_eq(visit_all(setup.overlay).count, 0);
+    setup_free(&setup);
+}
+
 Test(overlay, cutting_inside_a_zero_range)
 {
     struct setup setup = setup_new();
