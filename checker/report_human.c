@@ -70,13 +70,15 @@ q2_report_verdict(const struct q2_check *check, const char *filename,
 
     char line[LINE_SIZE] = "", name[LINE_SIZE];
     size_t used = 0;
+    bool both = status == Q2_EXIT_INCOMPLETE && counts->corruptions;
     append_count(line, &used, counts->corruptions, "corruption");
     append_count(line, &used, counts->check_errors, "check error");
     append_count(line, &used, counts->leaks, "leak");
     append_count(line, &used, remark_count(check), "remark");
     fprintf(out, "%s: %s%s%s%s%s\n", q2_printable(name, sizeof name, filename, strlen(filename)),
-            colour(style, verdicts[status].colour), verdicts[status].text, colour(style, "\033[m"),
-            *line ? ": " : "", line);
+            colour(style, verdicts[status].colour),
+            both ? "damaged, and could not be checked completely" : verdicts[status].text,
+            colour(style, "\033[m"), *line ? ": " : "", line);
 }
 
 static void
@@ -169,6 +171,24 @@ is_about_refcounts(enum q2_problem problem)
     }
 }
 
+/* What was found; `got` means something else for a few problems. */
+static struct q2_text
+got_text(const struct q2_finding *finding)
+{
+    struct q2_text text;
+    if (is_about_refcounts(finding->problem))
+        snprintf(text.text, sizeof text.text, "refcount %.40s", q2_format_count(finding->got).text);
+    else if (finding->problem == Q2_PROBLEM_ORPHAN_L2_TABLE)
+        snprintf(text.text, sizeof text.text, "maps %.40s",
+                 q2_format_plural(finding->got, "cluster").text);
+    else if (finding->problem == Q2_PROBLEM_ORPHAN_L1_TABLE)
+        snprintf(text.text, sizeof text.text, "points at %.40s",
+                 q2_format_plural(finding->got, "L2 table").text);
+    else
+        snprintf(text.text, sizeof text.text, "found %.40s", q2_format_value(finding->got).text);
+    return text;
+}
+
 static void
 append_values(const struct q2_finding *finding, char *line, size_t *used)
 {
@@ -177,10 +197,7 @@ append_values(const struct q2_finding *finding, char *line, size_t *used)
         q2_format_append(line, LINE_SIZE, used, "%s%s times", *used ? ", " : "",
                          q2_format_count(finding->count).text);
     if (finding->has & Q2_HAS_GOT)
-        q2_format_append(line, LINE_SIZE, used, "%s%s %s", *used ? ": " : "",
-                         counts ? "refcount" : "found",
-                         counts ? q2_format_count(finding->got).text
-                                : q2_format_value(finding->got).text);
+        q2_format_append(line, LINE_SIZE, used, "%s%s", *used ? ": " : "", got_text(finding).text);
     if (finding->has & Q2_HAS_EXPECTED)
         q2_format_append(line, LINE_SIZE, used, "%s%s%s", *used ? ", " : "",
                          counts ? "" : "expected ",
@@ -226,9 +243,9 @@ print_finding(const struct page *page, const struct q2_finding *finding)
         append_place(finding, line, &used);
     }
     append_guest(page, finding, line, &used);
-    append_values(finding, line, &used);
     if (finding->detail && *finding->detail)
-        q2_format_append(line, LINE_SIZE, &used, "%s%s", used ? "; " : "", finding->detail);
+        q2_format_append(line, LINE_SIZE, &used, "%s%s", used ? ", " : "", finding->detail);
+    append_values(finding, line, &used);
     if (used) {
         fputs("    ", page->out);
         q2_format_wrap(page->out, 4, 8, line);

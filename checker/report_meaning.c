@@ -78,7 +78,7 @@ describe_amount(const struct q2_check *check, enum q2_impact impact,
         q2_format_append(text, size, &used, "%s%s of saved VM state", least,
                          q2_format_size(sum->vm_state_bytes).text);
     } else {
-        q2_format_append(text, size, &used, "Guest data");
+        q2_format_append(text, size, &used, "Some guest data");
     }
 }
 
@@ -107,9 +107,8 @@ describe_meaning(const struct q2_check *check, char *text, size_t size)
     q2_impact_sums(check, sums);
     text[0] = '\0';
     bool incomplete = q2_check_counts(check)->check_errors != 0;
-    int sentences_left = incomplete ? 1 : 2;
     for (int remarks = 0; remarks < 2; remarks++)
-        for (int i = 0; i < Q2_IMPACT_COUNT && told < sentences_left; i++) {
+        for (int i = 0; i < Q2_IMPACT_COUNT && told < 2; i++) {
             uint64_t count = remarks ? sums[i].remarks : sums[i].faults;
             bool repeated = (remarks && sums[i].faults) ||
                             (i == Q2_IMPACT_SHARED_WRITE && sums[Q2_IMPACT_AT_RISK].faults);
@@ -118,7 +117,7 @@ describe_meaning(const struct q2_check *check, char *text, size_t size)
             append_sentence(check, (enum q2_impact)i, &sums[i], told == 0, text, size, &used);
             told++;
         }
-    if (incomplete)
+    if (incomplete && told < 2)
         q2_format_append(text, size, &used,
                          "%sPart of the image could not be checked, so there may be more.",
                          used ? " " : "");
@@ -131,6 +130,12 @@ struct advice {
     bool any;
 };
 
+static bool
+is_worse(const struct q2_catalogue_entry *a, const struct q2_catalogue_entry *b)
+{
+    return a->severity != b->severity ? a->severity < b->severity : a->impact < b->impact;
+}
+
 static struct advice
 advise(const struct q2_check *check)
 {
@@ -140,7 +145,7 @@ advise(const struct q2_check *check)
         const struct q2_catalogue_entry *entry = q2_catalogue(problem);
         if (q2_check_problem_count(check, problem).count == 0)
             continue;
-        if (!advice.any || entry->severity < q2_catalogue(advice.to_learn)->severity)
+        if (!advice.any || is_worse(entry, q2_catalogue(advice.to_learn)))
             advice.to_learn = problem;
         advice.any = true;
         advice.repair |= entry->repair == Q2_REPAIR_CERTAIN || entry->repair == Q2_REPAIR_LIKELY;

@@ -5,41 +5,50 @@
 # What every file has to obey: the two SPDX lines, a length that one can read, and no trace of the
 # machine that it was written on.
 
-set -euo pipefail
-cd "${1:?usage: files.sh SOURCE_FOLDER}"
+# shellcheck source=tests/lint/rooms.sh
+source "$(dirname "$0")/rooms.sh"
 
-readonly max_lines=500 max_test_lines=600
 broken=0
 
-complain()
-{
-    printf '%s: %s\n' "$1" "$2"
-    broken=1
+find CMakeLists.txt kit .ci "${rooms[@]}" -type f \
+    \( -name '*.[ch]' -o -name '*.def' -o -name '*.sh' -o -name '*.py' -o -name '*.1' \
+    -o -name CMakeLists.txt -o -name '*.cmake' -o -name '*.recipe' -o -name '*.bash' \
+    -o -name run -o -name kit \) -print0 | xargs -0 awk '
+function complain(what) {
+    printf "%s: %s\n", file, what
+    broken = 1
 }
 
-sources()
-{
-    find CMakeLists.txt kit .ci core checker repair fuzz corpus tests -type f \
-        \( -name '*.[ch]' -o -name '*.def' -o -name '*.sh' -o -name '*.py' -o -name '*.1' \
-        -o -name CMakeLists.txt -o -name '*.cmake' -o -name '*.recipe' -o -name '*.bash' \
-        -o -name run -o -name kit \) "$@"
+function judge() {
+    if (!licence)
+        complain("no SPDX-License-Identifier")
+    if (!copyright)
+        complain("no SPDX-FileCopyrightText")
+    limit = file ~ /^tests\// ? 600 : 500
+    if (lines > limit && file !~ /\.def$/)
+        complain("longer than " limit " lines: it has two subjects")
 }
 
-while IFS= read -r -d '' file; do
-    begin=$(head -n 6 -- "$file")
-    [[ $begin == *"SPDX-License-Identifier: MIT"* ]] || complain "$file" "no SPDX-License-Identifier"
-    [[ $begin == *"SPDX-FileCopyrightText: "* ]] || complain "$file" "no SPDX-FileCopyrightText"
-    limit=$max_lines
-    [[ $file != tests/* ]] || limit=$max_test_lines
-    if [[ $file != *.def ]] && (($(wc -l < "$file") > limit)); then
-        complain "$file" "longer than $limit lines: it has two subjects"
-    fi
-done < <(sources -print0)
+FNR == 1 {
+    if (file)
+        judge()
+    file = FILENAME
+    licence = copyright = 0
+}
+FNR <= 6 && /SPDX-License-Identifier: MIT/ { licence = 1 }
+FNR <= 6 && /SPDX-FileCopyrightText: / { copyright = 1 }
+{ lines = FNR }
+
+END {
+    judge()
+    exit broken
+}' || broken=1
 
 # Assembled so that this file does not find itself.
 top=/
 if grep -rnIE --exclude-dir=.git --exclude-dir=build "(^|[^[:alnum:]_.\$}>)])${top}(root|work|home)/" \
-    CMakeLists.txt CMakePresets.json kit .ci ./*.md core checker repair fuzz corpus tests; then
-    complain "the lines above" "name a path of somebody's machine"
+    CMakeLists.txt CMakePresets.json kit .ci ./*.md "${rooms[@]}"; then
+    echo "the lines above name a path of somebody's machine"
+    broken=1
 fi
 exit "$broken"

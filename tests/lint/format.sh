@@ -5,10 +5,10 @@
 # Every C file is as clang-format leaves it (`./kit format`). Skipped (77) where there is none, or
 # one of another version, which would disagree about details.
 
-set -euo pipefail
-cd "${1:?usage: format.sh SOURCE_FOLDER}"
+# shellcheck source=tests/lint/rooms.sh
+source "$(dirname "$0")/rooms.sh"
 
 version=$(clang-format --version 2> /dev/null) || exit 77
 [[ $version == *"version 14."* ]] || exit 77
-find core checker repair fuzz corpus tests -name '*.[ch]' -print0 |
+find "${rooms[@]}" -name '*.[ch]' -print0 |
     xargs -0 --no-run-if-empty clang-format --dry-run -Werror

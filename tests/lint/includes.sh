@@ -9,10 +9,10 @@
 # The bundled recipes stand on the core alone; fuzz/ and tests/ may include anything, and nothing
 # includes them; what belongs to a program is that program's.
 
-set -euo pipefail
-cd "${1:?usage: includes.sh SOURCE_FOLDER}"
+# shellcheck source=tests/lint/rooms.sh
+source "$(dirname "$0")/rooms.sh"
 
-find core checker repair corpus fuzz tests -name '*.[ch]' -print0 |
+find "${rooms[@]}" -name '*.[ch]' -print0 |
     xargs -0 --no-run-if-empty grep -nH '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' |
     awk -F: '
 function rank(room) {

@@ -122,8 +122,9 @@ Test(human, says_the_worst_first_and_two_things_at_most)
     add(&check, (struct q2_finding){.problem = Q2_PROBLEM_REFCOUNT_ZERO});
     add(&check, (struct q2_finding){.problem = Q2_PROBLEM_COMPRESSED_BROKEN});
     char *text = human(&check, "vm.qcow2", &plain);
-    EXPECT_IN(text, "What this means: Guest data cannot be read. The next write to the image may "
-                    "overwrite what is in use.");
+    EXPECT_IN(text,
+              "What this means: Some guest data cannot be read. The next write to the image may "
+              "overwrite what is in use.");
     EXPECT_NOT_IN(text, "shares its clusters");
     EXPECT_IN(text, "qcow2-repair --salvage NEW.qcow2 vm.qcow2");
     free(text);
@@ -165,7 +166,7 @@ Test(human, remarks_do_not_make_an_image_bad)
                                     .detail = (char *)"type 0x12345678"});
     char *text = human(&check, "vm.qcow2", &plain);
     EXPECT_IN(text, "no errors found: 1 remark");
-    EXPECT_IN(text, "at 0x70; type 0x12345678");
+    EXPECT_IN(text, "at 0x70, type 0x12345678");
     EXPECT_IN(text, "Guest data is not affected.");
     EXPECT_NOT_IN(text, "qcow2-repair");
     free(text);
