@@ -40,26 +40,41 @@ q2_format_size(uint64_t bytes)
     return text;
 }
 
+/* The largest unit (a power of 1024) that divides `bytes`. */
+static unsigned
+exact_unit(uint64_t bytes)
+{
+    unsigned unit = 0;
+    while (unit < 6 && (bytes & ((UINT64_C(1) << (10 * (unit + 1))) - 1)) == 0)
+        unit++;
+    return unit;
+}
+
+static struct q2_text
+in_unit(uint64_t bytes, unsigned unit)
+{
+    struct q2_text text;
+    if (bytes == 0 || unit == 0)
+        snprintf(text.text, sizeof text.text, "%" PRIu64, bytes);
+    else
+        snprintf(text.text, sizeof text.text, "%" PRIu64 "%c", bytes >> (10 * unit),
+                 suffixes[unit - 1]);
+    return text;
+}
+
 struct q2_text
 q2_format_offset(uint64_t bytes)
 {
-    struct q2_text text;
-    unsigned unit = 0;
-    while (bytes && unit < 6 && (bytes & 1023) == 0) {
-        bytes >>= 10;
-        unit++;
-    }
-    snprintf(text.text, sizeof text.text, unit ? "%" PRIu64 "%c" : "%" PRIu64, bytes,
-             unit ? suffixes[unit - 1] : '\0');
-    return text;
+    return in_unit(bytes, exact_unit(bytes));
 }
 
 struct q2_text
 q2_format_range(uint64_t offset, uint64_t length)
 {
     struct q2_text text;
-    snprintf(text.text, sizeof text.text, "%.30s-%.30s", q2_format_offset(offset).text,
-             q2_format_offset(offset + length).text);
+    unsigned unit = exact_unit(offset | length);
+    snprintf(text.text, sizeof text.text, "%.30s-%.30s", in_unit(offset, unit).text,
+             in_unit(offset + length, unit).text);
     return text;
 }
 

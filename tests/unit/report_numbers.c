@@ -27,6 +27,9 @@ Test(format, offsets_are_exact)
     cr_expect_str_eq(q2_format_offset((UINT64_C(4) << 30) + 1024).text, "4194305K");
     cr_expect_str_eq(q2_format_offset(UINT64_C(1) << 62).text, "4E");
     cr_expect_str_eq(q2_format_range(65536, 65536).text, "64K-128K");
+    cr_expect_str_eq(q2_format_range(8 << 20, 65536).text, "8192K-8256K");
+    cr_expect_str_eq(q2_format_range(0, UINT64_C(1) << 29).text, "0-512M");
+    cr_expect_str_eq(q2_format_range(UINT64_C(1) << 40, 512).text, "1099511627776-1099511628288");
     cr_expect_str_eq(q2_format_host(0x50000, 0x10000).text, "0x50000-0x60000");
     cr_expect_str_eq(q2_format_host(0x50000, 0).text, "0x50000");
 }

@@ -19,7 +19,7 @@ Test(owner, says_what_and_whose)
                      "guest data, guest 64K-128K (snapshot '2')");
     owner = (struct q2_owner){.kind = Q2_OWNER_DATA, .maps = 1, .guest = UINT64_C(1) << 30};
     cr_expect_str_eq(q2_report_owner(&check, &owner, text, sizeof text),
-                     "guest data in VM state, at guest 1G-1048640K (active)");
+                     "guest data in VM state, at guest 1048576K-1048640K (active)");
     owner = (struct q2_owner){.kind = Q2_OWNER_REFCOUNT_BLOCK, .index = 7};
     cr_expect_str_eq(q2_report_owner(&check, &owner, text, sizeof text), "refcount block 7");
     owner = (struct q2_owner){.kind = Q2_OWNER_BITMAP_DATA, .index = 0};
