@@ -94,7 +94,9 @@ judge_refcount(const struct trial *trial, bool overlaps)
     enum q2_problem problem = trial->refcount == 0          ? Q2_PROBLEM_REFCOUNT_ZERO
                               : trial->refcount < countable ? Q2_PROBLEM_REFCOUNT_TOO_LOW
                                                             : Q2_PROBLEM_REFCOUNT_TOO_HIGH;
-    if (problem != Q2_PROBLEM_REFCOUNT_TOO_LOW || !overlaps)
+    bool explained = problem == Q2_PROBLEM_REFCOUNT_TOO_LOW && overlaps;
+    bool doubtful = problem == Q2_PROBLEM_REFCOUNT_TOO_HIGH && !q2_references_complete(trial->check);
+    if (!explained && !doubtful)
         add(trial, problem, first, NULL, countable, 1);
 }
 

@@ -26,6 +26,7 @@ read_table(struct q2_check *check, const struct q2_bitmap_table *table, struct q
         uint64_t length = q2_min(PIECE_BYTES, (table->entries - i) * 8);
         if (inside == 0 && q2_file_read_padded(check->file, at, piece, length, NULL) < 0) {
             q2_violate(&sink, Q2_PROBLEM_BITMAP_TABLE_UNREADABLE, at, length, table->index, NULL);
+            atomic_store(&check->unread, true);
             break;
         }
         uint64_t raw = q2_load_be64(piece + inside);
@@ -146,6 +147,7 @@ read_directory(struct q2_check *check, struct directory *directory, void *bytes,
     if (q2_file_read(check->file, directory->offset, bytes, directory->size, NULL) < 0) {
         q2_violate(&sink, Q2_PROBLEM_BITMAP_DIRECTORY_UNREADABLE, directory->offset,
                    directory->size, directory->size, NULL);
+        atomic_store(&check->unread, true);
         return 0;
     }
     rc = read_entries(check, directory, err);

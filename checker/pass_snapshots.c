@@ -130,6 +130,7 @@ read_piece(struct reading *reading, uint64_t offset, uint64_t length, void *buff
         return true;
     q2_violate(&reading->sink, Q2_PROBLEM_SNAPSHOT_TABLE_UNREADABLE, at, length,
                check->snapshot_count, "entry %llu", (unsigned long long)check->snapshot_count);
+    atomic_store(&check->unread, true);
     return false;
 }
 

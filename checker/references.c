@@ -225,8 +225,7 @@ compare(struct scan *scan, struct q2_error *err)
 int
 q2_pass_references(struct q2_check *check, const uint64_t *odd_units, struct q2_error *err)
 {
-    /* With the active map out of reach, everything would look leaked. */
-    struct scan scan = {.check = check, .reports_leaks = check->usable & Q2_USABLE_L1};
+    struct scan scan = {.check = check, .reports_leaks = q2_references_complete(check)};
     q2_orphans_init(&scan.orphans, check);
     int rc = q2_refcount_reader_init(&scan.reader, check, err);
     if (rc < 0)

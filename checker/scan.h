@@ -77,6 +77,7 @@ struct q2_check {
     struct q2_work work;
     struct q2_mapset *sets;
     struct q2_findings findings;
+    _Atomic bool unread; /* a table could not be read, so references are missing */
     struct q2_check_counts counts;
     const char *phase;
     uint64_t phase_turns;
@@ -112,6 +113,14 @@ int q2_pass_encryption(struct q2_check *check, struct q2_error *err);
 int q2_pass_bitmaps(struct q2_check *check, struct q2_error *err);
 int q2_pass_refcount_table(struct q2_check *check, struct q2_error *err);
 /* From here on, where the L1 or refcount tables are usable. */
+/* Whether all references were counted. Where not, a cluster with a refcount that looks too high may
+ * well be in use. */
+static inline bool
+q2_references_complete(const struct q2_check *check)
+{
+    return (check->usable & Q2_USABLE_L1) && !check->unread && !check->work.exceeded;
+}
+
 int q2_pass_map(struct q2_check *check, uint64_t **ret_odd_units, struct q2_error *err);
 int q2_pass_references(struct q2_check *check, const uint64_t *odd_units, struct q2_error *err);
 int q2_pass_payload(struct q2_check *check, struct q2_error *err);

@@ -110,6 +110,7 @@ q2_window_load(struct q2_window *window, uint64_t unit)
 }
 
 uint64_t
+            atomic_store(&check->unread, true);
 q2_window_entry(const struct q2_window *window, uint64_t map, uint64_t slot)
 {
     return q2_load_be64(row(window, map) + (slot - window->first) * 8);
@@ -192,10 +193,13 @@ int
 q2_read_table(struct q2_check *check, uint64_t offset, uint64_t part, uint8_t *buffer,
               size_t length)
 {
-    if (q2_work_take(&check->work, length))
-        return q2_file_read_padded(check->file, offset + part, buffer, length, NULL) < 0 ? Q2_ERR_IO
-                                                                                         : 0;
-    /* Beyond the limit, only what costs nothing is still looked at. */
+    if (q2_work_take(&check->work, length)) {
+        if (q2_file_read_padded(check->file, offset + part, buffer, length, NULL) == 0)
+            return 0;
+        atomic_store(&check->unread, true);
+        return Q2_ERR_IO;
+    }
+    /* Beyond the limit, only what costs next to nothing is still looked at. */
     bool data = true;
     uint64_t end = 0;
     if (q2_file_extent(check->file, offset + part, &data, &end, NULL) < 0 || data ||
