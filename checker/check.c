@@ -12,10 +12,10 @@
 
 enum {
     DEFAULT_DETAILS = 1000,
-    MIN_MEMORY = 64 << 20, /* bytes; the least that the default allows */
-    WORK_FACTOR = 8,       /* times that what is stored may be read */
-    WORK_SLACK = 1 << 30,  /* bytes that may be read in any case */
-    THREADS_PER_CORE = 2,  /* while one waits for the disk, the other works */
+    MIN_MEMORY = 64 << 20,  /* bytes; the least that the default allows */
+    WORK_FACTOR = 8,        /* times that what is stored may be read */
+    WORK_SLACK = 128 << 20, /* bytes that may be read in any case */
+    THREADS_PER_CORE = 2,   /* while one waits for the disk, the other works */
     MAX_THREADS = 8,
 };
 
@@ -59,6 +59,21 @@ q2_check_add_region(struct q2_check *check, const struct q2_owner *owner, uint64
     rc = end > first ? q2_tally_add(&cursor, first, end - first, 1, 0, err) : 0;
     q2_tally_release(&cursor);
     return rc;
+}
+
+void
+q2_work_reset(struct q2_work *work)
+{
+    atomic_store(&work->used, 0);
+    atomic_store(&work->holes, 0);
+    atomic_store(&work->exceeded, false);
+}
+
+void
+q2_work_exceed(struct q2_work *work)
+{
+    atomic_store(&work->exceeded, true);
+    atomic_store(&work->limited, true);
 }
 
 bool
@@ -163,6 +178,10 @@ run_passes(struct q2_check *check, struct q2_error *err)
         return rc;
     for (size_t i = 0; i < sizeof passes / sizeof passes[0] && rc == 0; i++)
         rc = passes[i](check, err);
+    if (rc == 0 && check->work.limited)
+        q2_findings_add(&check->findings, &(struct q2_finding){.problem = Q2_PROBLEM_WORK_LIMIT,
+                                                               .has = Q2_HAS_GOT,
+                                                               .got = check->work.limit});
     return rc;
 }
 

@@ -52,7 +52,7 @@ q2_check_owners(struct q2_check *check, struct q2_file *file, uint64_t offset,
     struct q2_refcount_reader reader;
     struct q2_uses uses;
     check->file = file;
-    atomic_store(&check->work.used, 0);
+    q2_work_reset(&check->work);
     q2_uses_init(&uses, check);
     int rc = q2_refcount_reader_init(&reader, check, err);
     if (rc == 0)

@@ -47,7 +47,7 @@ add_table(struct q2_check *check, const struct q2_bitmap *bitmap, uint32_t index
     struct q2_owner owner = {.kind = Q2_OWNER_BITMAP_TABLE, .index = index};
     /* Tables of different bitmaps that overlap must not multiply the work. */
     if (!q2_work_take(&check->work, (uint64_t)table.entries * 8)) {
-        atomic_store(&check->work.exceeded, true);
+        q2_work_exceed(&check->work);
         return 0;
     }
     int rc = q2_check_grow(check, &check->bitmap_tables, check->bitmap_table_count,

@@ -138,7 +138,7 @@ judge_length(struct q2_check *check, uint64_t data_size, struct q2_error *err)
     struct short_scan scan = {.check = check, .data_size = data_size};
     if (data_size >= check->geometry.disk_size)
         return 0;
-    atomic_store(&check->work.used, 0);
+    q2_work_reset(&check->work);
     int rc = q2_window_init(&scan.window, check, err);
     for (uint64_t unit = 0; rc == 0 && unit < q2_unit_count(check); unit++) {
         q2_window_load(&scan.window, unit);

@@ -7,8 +7,8 @@
  * Units of L1 slots run in parallel. What is wrong with a guest cluster is noted with its place
  * only; once all is read, the notes are put in order and become findings. */
 
-#include "checker/guest.h"
 #include "checker/parallel.h"
+#include "checker/slices.h"
 #include "checker/streams.h"
 #include "core/base/checked.h"
 #include "core/codec/codec.h"
@@ -34,10 +34,7 @@ struct fault {
 struct worker {
     struct q2_check *check;
     struct q2_window window;
-    struct q2_claim *claims;
-    uint8_t **buffers;
-    uint8_t *slices;
-    uint64_t slice_length;
+    struct q2_slices slices;
     uint8_t *data;    /* read from the file: a cluster, or a compressed one's sectors */
     uint8_t *decoded; /* one cluster */
     struct q2_decoder *decoder;
@@ -163,10 +160,11 @@ check_index(struct payload *payload, struct worker *worker, uint64_t slot, uint6
             uint64_t local, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &worker->check->geometry;
-    uint64_t count = q2_claims_collect(&worker->window, worker->buffers, local, worker->claims);
+    uint64_t count =
+        q2_claims_collect(&worker->window, worker->slices.buffers, local, worker->slices.claims);
     int rc = 0;
     for (uint64_t c = 0; c < count && rc == 0; c++) {
-        uint64_t raw = worker->claims[c].entry.raw;
+        uint64_t raw = worker->slices.claims[c].entry.raw;
         enum q2_cluster_kind kind = q2_l2_kind(geometry, raw);
         if (kind == Q2_CLUSTER_COMPRESSED)
             rc = check_compressed(payload, worker, slot, index, raw, err);
@@ -186,21 +184,16 @@ check_slot(struct payload *payload, struct worker *worker, uint64_t slot, struct
     int rc = 0;
     if (window->table_count == 0)
         return 0;
-    for (uint64_t part = 0; part < geometry->cluster_size; part += worker->slice_length) {
-        for (uint64_t t = 0; t < window->table_count; t++) {
-            worker->buffers[t] = worker->slices + t * worker->slice_length;
-            if (q2_read_table(check, window->tables[t].offset, part, worker->buffers[t],
-                              worker->slice_length) < 0)
-                memset(worker->buffers[t], 0, worker->slice_length);
-        }
+    rc = q2_slices_fit(&worker->slices, window, err);
+    uint64_t length = worker->slices.length;
+    for (uint64_t part = 0; part < geometry->cluster_size && rc == 0; part += length) {
+        q2_slices_read(&worker->slices, window, part);
         uint64_t first = part / geometry->l2_entry_size;
-        uint64_t entries = worker->slice_length / geometry->l2_entry_size;
+        uint64_t entries = length / geometry->l2_entry_size;
         for (uint64_t i = 0; i < entries && rc == 0; i++)
             rc = check_index(payload, worker, slot, first + i, i, err);
-        if (rc < 0)
-            return rc;
     }
-    return 0;
+    return rc;
 }
 
 static int
@@ -321,9 +314,7 @@ worker_destroy(struct worker *worker)
         return;
     struct q2_budget *budget = &check->budget;
     q2_window_destroy(&worker->window);
-    q2_budget_free(budget, worker->claims, check->map_count, sizeof *worker->claims);
-    q2_budget_free(budget, worker->buffers, check->map_count, sizeof *worker->buffers);
-    q2_budget_free(budget, worker->slices, check->map_count, worker->slice_length);
+    q2_slices_destroy(&worker->slices);
     q2_budget_free(budget, worker->data, data_bytes(check), 1);
     q2_budget_free(budget, worker->decoded, check->geometry.cluster_size, 1);
     q2_streams_destroy(&worker->streams);
@@ -335,30 +326,15 @@ worker_init(struct worker *worker, struct q2_check *check, struct q2_error *err)
 {
     static const char purpose[] = "reading the guest's data";
     struct q2_budget *budget = &check->budget;
-    uint64_t each = SLICES_BYTES / check->map_count;
+    void *data = NULL, *decoded = NULL;
     worker->check = check;
     q2_streams_init(&worker->streams, check);
-    worker->slice_length = q2_min(check->geometry.cluster_size, SLICE_BYTES);
-    while (worker->slice_length > 512 && worker->slice_length > each)
-        worker->slice_length /= 2;
-    void *claims = NULL, *buffers = NULL, *slices = NULL, *data = NULL, *decoded = NULL;
+    q2_slices_init(&worker->slices, check, SLICE_BYTES);
     int rc = q2_window_init(&worker->window, check, err);
-    if (rc == 0)
-        rc = q2_budget_calloc(budget, check->map_count, sizeof *worker->claims, purpose, &claims,
-                              err);
-    if (rc == 0)
-        rc = q2_budget_calloc(budget, check->map_count, sizeof *worker->buffers, purpose, &buffers,
-                              err);
-    if (rc == 0)
-        rc =
-            q2_budget_calloc(budget, check->map_count, worker->slice_length, purpose, &slices, err);
     if (rc == 0)
         rc = q2_budget_calloc(budget, data_bytes(check), 1, purpose, &data, err);
     if (rc == 0)
         rc = q2_budget_calloc(budget, check->geometry.cluster_size, 1, purpose, &decoded, err);
-    worker->claims = claims;
-    worker->buffers = buffers;
-    worker->slices = slices;
     worker->data = data;
     worker->decoded = decoded;
     if (rc == 0 && check->header.compression_type == Q2_COMPRESSION_ZSTD)
@@ -382,7 +358,7 @@ run(struct payload *payload, struct q2_error *err)
                            .data = payload};
     q2_check_phase(check, "guest data", loop.turns,
                    q2_unit_slots(check) * q2_l2_reach(&check->geometry));
-    atomic_store(&check->work.used, 0); /* a walk of its own, with the same bound */
+    q2_work_reset(&check->work); /* a walk of its own, with the same bound */
     int rc = q2_loop_run(&loop, err);
     if (rc == 0)
         rc = report_faults(payload, err);

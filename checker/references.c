@@ -198,7 +198,7 @@ explain(struct scan *scan, const uint64_t *odd_units, struct q2_error *err)
     int rc = suspect_overlaps(check, err);
     if (rc < 0)
         return rc;
-    atomic_store(&check->work.used, 0); /* a second walk, with the same bound */
+    q2_work_reset(&check->work); /* a second walk, with the same bound */
     q2_uses_init(&uses, check);
     q2_uses_add_structures(&uses);
     rc = q2_uses_add_maps(&uses, odd_units, scan->any_suspect, true, err);
@@ -237,10 +237,6 @@ q2_pass_references(struct q2_check *check, const uint64_t *odd_units, struct q2_
         rc = explain(&scan, odd_units, err);
     if (rc == 0)
         rc = q2_orphans_examine(&scan.orphans, err);
-    if (rc == 0 && check->work.exceeded)
-        q2_findings_add(&check->findings, &(struct q2_finding){.problem = Q2_PROBLEM_WORK_LIMIT,
-                                                               .has = Q2_HAS_GOT,
-                                                               .got = check->work.limit});
     check->counts.image_end_offset = (scan.highest + 1) << check->geometry.cluster_bits;
     q2_orphans_destroy(&scan.orphans);
     q2_refcount_reader_destroy(&scan.reader);

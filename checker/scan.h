@@ -37,7 +37,9 @@ struct q2_region {
 struct q2_work {
     uint64_t limit; /* bytes */
     _Atomic uint64_t used;
-    _Atomic bool exceeded;
+    _Atomic uint64_t holes; /* looked for since the limit was reached */
+    _Atomic bool exceeded; /* in this walk */
+    _Atomic bool limited;  /* in any */
 };
 
 /* A bitmap table whose entries refer to clusters. */
@@ -75,9 +77,9 @@ struct q2_check {
 
     struct q2_tally *tally;
     struct q2_work work;
+    _Atomic bool unread; /* a table could not be read, so references are missing */
     struct q2_mapset *sets;
     struct q2_findings findings;
-    _Atomic bool unread; /* a table could not be read, so references are missing */
     struct q2_check_counts counts;
     const char *phase;
     uint64_t phase_turns;
@@ -92,8 +94,14 @@ int q2_check_grow(struct q2_check *check, void *array, uint64_t count, uint64_t 
 int q2_check_add_region(struct q2_check *check, const struct q2_owner *owner, uint64_t offset,
                         uint64_t length, struct q2_error *err);
 
+/* Begin another walk, with the same bound. */
+void q2_work_reset(struct q2_work *work);
+
 /* Whether `bytes` more may be read. */
 bool q2_work_take(struct q2_work *work, uint64_t bytes);
+
+/* Note that something was left out for that. */
+void q2_work_exceed(struct q2_work *work);
 
 /* Begin a phase for the progress report: `turns` of a loop, each worth about `bytes`. */
 void q2_check_phase(struct q2_check *check, const char *phase, uint64_t turns, uint64_t bytes);
@@ -105,14 +113,6 @@ q2_cluster_of(const struct q2_check *check, uint64_t offset)
     return offset >> check->geometry.cluster_bits;
 }
 
-/* ---- the passes, in the order in which they run ---- */
-
-int q2_pass_header(struct q2_check *check, struct q2_error *err);
-int q2_pass_snapshots(struct q2_check *check, struct q2_error *err);
-int q2_pass_encryption(struct q2_check *check, struct q2_error *err);
-int q2_pass_bitmaps(struct q2_check *check, struct q2_error *err);
-int q2_pass_refcount_table(struct q2_check *check, struct q2_error *err);
-/* From here on, where the L1 or refcount tables are usable. */
 /* Whether all references were counted. Where not, a cluster with a refcount that looks too high may
  * well be in use. */
 static inline bool
@@ -121,6 +121,14 @@ q2_references_complete(const struct q2_check *check)
     return (check->usable & Q2_USABLE_L1) && !check->unread && !check->work.exceeded;
 }
 
+/* ---- the passes, in the order in which they run ---- */
+
+int q2_pass_header(struct q2_check *check, struct q2_error *err);
+int q2_pass_snapshots(struct q2_check *check, struct q2_error *err);
+int q2_pass_encryption(struct q2_check *check, struct q2_error *err);
+int q2_pass_bitmaps(struct q2_check *check, struct q2_error *err);
+int q2_pass_refcount_table(struct q2_check *check, struct q2_error *err);
+/* From here on, where the L1 or refcount tables are usable. */
 int q2_pass_map(struct q2_check *check, uint64_t **ret_odd_units, struct q2_error *err);
 int q2_pass_references(struct q2_check *check, const uint64_t *odd_units, struct q2_error *err);
 int q2_pass_payload(struct q2_check *check, struct q2_error *err);

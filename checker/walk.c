@@ -8,8 +8,8 @@
  * entry, and what is not a plain entry there is held against the rules. Nothing is reported from
  * here: a unit in which a rule is broken is marked odd, for phase two to explain. */
 
-#include "checker/guest.h"
 #include "checker/parallel.h"
+#include "checker/slices.h"
 #include "core/base/checked.h"
 
 #include <string.h>
@@ -17,7 +17,6 @@
 enum {
     BLOCK = 64,              /* entries that are looked at as one */
     SLICE_BYTES = 256 << 10, /* of an L2 table that are read at once */
-    SLICES_BYTES = 1 << 20,  /* of all L2 tables of a slot that are in memory at once */
 };
 
 /* What one thread owns. */
@@ -26,12 +25,9 @@ struct worker {
     struct q2_window window;
     struct q2_tally_cursor cursor;
     struct q2_check_counts counts;
-    struct q2_claim *claims;
-    uint8_t **buffers; /* one for each table of a slot, into `slices` */
-    uint8_t *slices;
-    uint64_t slice_length; /* bytes */
-    uint64_t next_host;    /* where the active table's next cluster would be contiguous */
-    uint64_t unit_odd;     /* faults in the unit at hand */
+    struct q2_slices slices;
+    uint64_t next_host; /* where the active table's next cluster would be contiguous */
+    uint64_t unit_odd;  /* faults in the unit at hand */
     struct q2_sink count_odd;
 };
 
@@ -197,7 +193,8 @@ blocks_agree(const struct worker *worker, uint64_t offset, uint64_t length)
     bool extended = worker->check->geometry.extended_l2;
     uint64_t relevant = extended ? UINT64_MAX : ~htobe64(Q2_ENTRY_COPIED);
     for (uint64_t t = 1; t < worker->window.table_count; t++) {
-        const uint8_t *a = worker->buffers[0] + offset, *b = worker->buffers[t] + offset;
+        const uint8_t *a = worker->slices.buffers[0] + offset,
+                      *b = worker->slices.buffers[t] + offset;
         uint64_t differs = 0;
         for (uint64_t i = 0; i < length; i += 8) {
             uint64_t x, y;
@@ -217,9 +214,10 @@ take_claims(struct worker *worker, uint64_t index, uint64_t guest, struct q2_err
 {
     const struct q2_window *window = &worker->window;
     const struct q2_geometry *geometry = &worker->check->geometry;
-    uint64_t count = q2_claims_collect(window, worker->buffers, index, worker->claims);
+    uint64_t count =
+        q2_claims_collect(window, worker->slices.buffers, index, worker->slices.claims);
     for (uint64_t c = 0; c < count; c++) {
-        const struct q2_claim *claim = &worker->claims[c];
+        const struct q2_claim *claim = &worker->slices.claims[c];
         int rc = take_entry(worker, &claim->entry, guest, claim->references,
                             flags_of(claim->active, claim->active_entry.raw), err);
         if (rc < 0)
@@ -227,7 +225,7 @@ take_claims(struct worker *worker, uint64_t index, uint64_t guest, struct q2_err
     }
     /* Entries that claim nothing, or the same as another, still have rules to obey. */
     for (uint64_t t = 0; t < window->table_count; t++) {
-        struct q2_l2_entry entry = q2_l2_load(geometry, worker->buffers[t], index);
+        struct q2_l2_entry entry = q2_l2_load(geometry, worker->slices.buffers[t], index);
         if (entry.raw == 0 && entry.bitmap == 0)
             continue;
         q2_l2_entry_validate(geometry, &entry, 0, guest, &worker->count_odd);
@@ -243,12 +241,12 @@ take_slices(struct worker *worker, uint64_t entries, uint64_t guest, struct q2_e
     const struct q2_window *window = &worker->window;
     const struct q2_geometry *geometry = &worker->check->geometry;
     struct q2_slot_table all = {0};
-    const uint8_t *active = worker->buffers[0];
+    const uint8_t *active = worker->slices.buffers[0];
     for (uint64_t t = 0; t < window->table_count; t++) {
         all.references += window->tables[t].references;
         if (window->tables[t].active) {
             all.active = true;
-            active = worker->buffers[t];
+            active = worker->slices.buffers[t];
         }
     }
     for (uint64_t i = 0; i < entries; i += BLOCK) {
@@ -287,22 +285,6 @@ count_tables(struct worker *worker, struct q2_error *err)
     return 0;
 }
 
-/* Read a part of all tables of the slot; one that cannot be read counts as empty. */
-static void
-read_slices(struct worker *worker, uint64_t part, uint64_t length)
-{
-    q2_tally_release(&worker->cursor);
-    for (uint64_t t = 0; t < worker->window.table_count; t++) {
-        worker->buffers[t] = worker->slices + t * worker->slice_length;
-        int rc = q2_read_table(worker->check, worker->window.tables[t].offset, part,
-                               worker->buffers[t], length);
-        if (rc == 0)
-            continue;
-        memset(worker->buffers[t], 0, length);
-        worker->unit_odd += rc == Q2_ERR_IO;
-    }
-}
-
 static int
 take_slot(struct worker *worker, uint64_t slot, struct q2_error *err)
 {
@@ -312,19 +294,21 @@ take_slot(struct worker *worker, uint64_t slot, struct q2_error *err)
     worker->unit_odd += window->odd;
     if (window->table_count == 0)
         return 0;
-    int rc = count_tables(worker, err);
+    int rc = q2_slices_fit(&worker->slices, window, err);
+    if (rc == 0)
+        rc = count_tables(worker, err);
 
     worker->next_host = 0;
-    uint64_t length = worker->slice_length;
+    uint64_t length = worker->slices.length;
     for (uint64_t part = 0; part < geometry->cluster_size && rc == 0; part += length) {
-        length = q2_min(worker->slice_length, geometry->cluster_size - part);
-        read_slices(worker, part, length);
+        q2_tally_release(&worker->cursor);
+        worker->unit_odd += q2_slices_read(&worker->slices, window, part);
         uint64_t entries = length / geometry->l2_entry_size;
         uint64_t guest = slot * q2_l2_reach(geometry) +
                          (part / geometry->l2_entry_size << geometry->cluster_bits);
-        rc = window->table_count == 1
-                 ? take_slice(worker, worker->buffers[0], entries, guest, &window->tables[0], err)
-                 : take_slices(worker, entries, guest, err);
+        rc = window->table_count == 1 ? take_slice(worker, worker->slices.buffers[0], entries,
+                                                   guest, &window->tables[0], err)
+                                      : take_slices(worker, entries, guest, err);
     }
     return rc;
 }
@@ -380,53 +364,18 @@ progress(void *data, uint64_t done)
 static void
 worker_destroy(struct worker *worker)
 {
-    struct q2_check *check = worker->check;
-    if (!check)
-        return;
-    uint64_t tables = q2_max(check->map_count, 1);
     q2_window_destroy(&worker->window);
-    q2_budget_free(&check->budget, worker->claims, tables, sizeof *worker->claims);
-    q2_budget_free(&check->budget, worker->buffers, tables, sizeof *worker->buffers);
-    q2_budget_free(&check->budget, worker->slices, tables, worker->slice_length);
-}
-
-/* Bytes of each table that are read at once, so that those of all maps together stay small. */
-static uint64_t
-slice_length(const struct q2_check *check)
-{
-    uint64_t each = SLICES_BYTES / q2_max(check->map_count, 1);
-    uint64_t length = q2_min(check->geometry.cluster_size, SLICE_BYTES);
-    while (length > 1024 && length > each)
-        length /= 2;
-    return q2_max(length, q2_min(check->geometry.cluster_size, 1024));
+    q2_slices_destroy(&worker->slices);
 }
 
 static int
 worker_init(struct worker *worker, struct q2_check *check, struct q2_error *err)
 {
-    static const char purpose[] = "walking the L2 tables";
-    uint64_t tables = q2_max(check->map_count, 1);
-    void *claims, *buffers, *slices;
     worker->check = check;
-    worker->slice_length = slice_length(check);
     worker->count_odd = (struct q2_sink){.report = count_fault, .data = &worker->unit_odd};
     q2_tally_cursor_init(&worker->cursor, check->tally);
-    int rc = q2_window_init(&worker->window, check, err);
-    if (rc < 0)
-        return rc;
-    rc = q2_budget_calloc(&check->budget, tables, sizeof *worker->claims, purpose, &claims, err);
-    if (rc < 0)
-        return rc;
-    worker->claims = claims;
-    rc = q2_budget_calloc(&check->budget, tables, sizeof *worker->buffers, purpose, &buffers, err);
-    if (rc < 0)
-        return rc;
-    worker->buffers = buffers;
-    rc = q2_budget_calloc(&check->budget, tables, worker->slice_length, purpose, &slices, err);
-    if (rc < 0)
-        return rc;
-    worker->slices = slices;
-    return 0;
+    q2_slices_init(&worker->slices, check, SLICE_BYTES);
+    return q2_window_init(&worker->window, check, err);
 }
 
 static int

@@ -13,8 +13,9 @@
 enum {
     UNIT_BYTES = 1 << 20,   /* of L2 tables that a unit of work should cover */
     WINDOW_BYTES = 1 << 20, /* of L1 entries that a window may hold */
+    MAX_HOLES = 1 << 20,    /* that are looked for once the work limit is reached */
     PLAUSIBLE_BYTES = 512,
-    L1_COST = 8, /* an L1 entry costs more work than its bytes */
+    L1_COST = 4, /* an L1 entry costs more work than its bytes */
 };
 
 static uint64_t
@@ -90,6 +91,10 @@ q2_window_load(struct q2_window *window, uint64_t unit)
     window->first = unit * window->capacity;
     window->count = q2_min(window->capacity, largest_l1(check) - window->first);
     window->unreadable = false;
+    if (atomic_load(&check->work.exceeded)) {
+        window->count = 0;
+        return;
+    }
     for (uint64_t m = 0; m < check->map_count; m++) {
         const struct q2_map *map = &check->maps[m];
         memset(row(window, m), 0, window->capacity * 8);
@@ -97,7 +102,7 @@ q2_window_load(struct q2_window *window, uint64_t unit)
             continue;
         uint64_t bytes = q2_min(window->count, map->l1_size - window->first) * 8;
         if (!q2_work_take(&check->work, bytes * L1_COST)) {
-            atomic_store(&check->work.exceeded, true);
+            q2_work_exceed(&check->work);
             continue;
         }
         int rc = q2_file_read_padded(check->file, map->l1_offset + window->first * 8,
@@ -105,12 +110,12 @@ q2_window_load(struct q2_window *window, uint64_t unit)
         if (rc < 0) {
             memset(row(window, m), 0, bytes);
             window->unreadable = true;
+            atomic_store(&check->unread, true);
         }
     }
 }
 
 uint64_t
-            atomic_store(&check->unread, true);
 q2_window_entry(const struct q2_window *window, uint64_t map, uint64_t slot)
 {
     return q2_load_be64(row(window, map) + (slot - window->first) * 8);
@@ -202,9 +207,10 @@ q2_read_table(struct q2_check *check, uint64_t offset, uint64_t part, uint8_t *b
     /* Beyond the limit, only what costs next to nothing is still looked at. */
     bool data = true;
     uint64_t end = 0;
-    if (q2_file_extent(check->file, offset + part, &data, &end, NULL) < 0 || data ||
+    bool enough = atomic_fetch_add(&check->work.holes, 1) >= MAX_HOLES;
+    if (enough || q2_file_extent(check->file, offset + part, &data, &end, NULL) < 0 || data ||
         end < q2_min(offset + part + length, check->geometry.file_size)) {
-        atomic_store(&check->work.exceeded, true);
+        q2_work_exceed(&check->work);
         return Q2_ERR_RANGE;
     }
     memset(buffer, 0, length);

@@ -49,7 +49,7 @@ int q2_window_init(struct q2_window *window, struct q2_check *check, struct q2_e
 void q2_window_destroy(struct q2_window *window);
 
 /* Read the L1 entries of one unit of work. An L1 table that cannot be read leaves its entries zero
- * and sets `unreadable`. */
+ * and sets `unreadable`; once the work limit is reached, the window stays empty. */
 void q2_window_load(struct q2_window *window, uint64_t unit);
 
 /* Group the entries of one slot into `tables`, by ascending offset. Entries that lead nowhere
