@@ -95,7 +95,8 @@ judge_refcount(const struct trial *trial, bool overlaps)
                               : trial->refcount < countable ? Q2_PROBLEM_REFCOUNT_TOO_LOW
                                                             : Q2_PROBLEM_REFCOUNT_TOO_HIGH;
     bool explained = problem == Q2_PROBLEM_REFCOUNT_TOO_LOW && overlaps;
-    bool doubtful = problem == Q2_PROBLEM_REFCOUNT_TOO_HIGH && !q2_references_complete(trial->check);
+    bool doubtful =
+        problem == Q2_PROBLEM_REFCOUNT_TOO_HIGH && !q2_references_complete(trial->check);
     if (!explained && !doubtful)
         add(trial, problem, first, NULL, countable, 1);
 }
