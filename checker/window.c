@@ -15,7 +15,8 @@ enum {
     WINDOW_BYTES = 1 << 20, /* of L1 entries that a window may hold */
     MAX_HOLES = 1 << 20,    /* that are looked for once the work limit is reached */
     PLAUSIBLE_BYTES = 512,
-    L1_COST = 4, /* an L1 entry costs more work than its bytes */
+    READ_COST = 512, /* and reading any number of them, this */
+    L1_COST = 4,     /* an L1 entry costs more work than its bytes */
 };
 
 static uint64_t
@@ -101,7 +102,7 @@ q2_window_load(struct q2_window *window, uint64_t unit)
         if (window->first >= map->l1_size)
             continue;
         uint64_t bytes = q2_min(window->count, map->l1_size - window->first) * 8;
-        if (!q2_work_take(&check->work, bytes * L1_COST)) {
+        if (!q2_work_take(&check->work, q2_max(bytes * L1_COST, READ_COST))) {
             q2_work_exceed(&check->work);
             continue;
         }
