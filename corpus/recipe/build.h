@@ -101,6 +101,8 @@ struct recipe_build {
 
     struct recipe_extension extensions[RECIPE_MAX_EXTENSIONS]; /* the end marker included */
     unsigned extension_count;
+    uint64_t *leaks; /* host offset of each leak, in the order of the statements */
+    uint64_t leak_count;
     bool guest_saved;
 
     uint8_t *cluster; /* scratch, one cluster each */

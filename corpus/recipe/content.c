@@ -9,6 +9,7 @@
 #include "core/base/checked.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const uint64_t ALL_SUBCLUSTERS = UINT32_MAX;
@@ -418,10 +419,17 @@ recipe_leak(struct recipe_build *build, const struct recipe_statement *statement
 {
     const struct recipe_clause *head = &statement->clauses[0];
     uint64_t count, offset;
+    uint64_t *grown = reallocarray(build->leaks, build->leak_count + 1, sizeof *grown);
+    if (!grown)
+        return q2_error_set(build->err, Q2_ERR_NOMEM, "out of memory for a leak");
+    build->leaks = grown;
     int rc = recipe_number(build, head, 0, &count);
     rc = rc ? rc : recipe_allocate(build, count, &offset);
-    if (rc || head->count < 2)
+    if (rc)
         return rc;
+    grown[build->leak_count++] = offset;
+    if (head->count < 2)
+        return 0;
     return recipe_fill_file(build->image, offset, count << build->geometry.cluster_bits,
                             &head->arguments[1].pattern, build->err);
 }

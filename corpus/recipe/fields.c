@@ -47,6 +47,8 @@ const struct recipe_base recipe_bases[] = {
     {"luks.slot[]", recipe_locate_luks_slot, MEMBERS_LUKS_SLOT, LIST_ALL},
     {"luks.key_material[]", recipe_locate_luks_material, MEMBERS_NONE, LIST_ALL},
 
+    {"leak[]", recipe_locate_leak, MEMBERS_NONE, LIST_ALL},
+
     {"byte[]", recipe_locate_byte, MEMBERS_BYTE, LIST_NOT},
     {"u16[]", recipe_locate_byte, MEMBERS_U16, LIST_NOT},
     {"u32[]", recipe_locate_byte, MEMBERS_U32, LIST_NOT},

@@ -267,6 +267,7 @@ recipe_model_fini(struct recipe_build *build)
     }
     free(build->snapshots);
     free(build->bitmaps);
+    free(build->leaks);
     free(build->l1);
     free(build->hosts.refcounts);
     free(build->hosts.blocks);

@@ -343,6 +343,16 @@ recipe_locate_luks_material(const struct recipe_build *build, const uint64_t *in
 /* ---- anything else ---- */
 
 int
+recipe_locate_leak(const struct recipe_build *build, const uint64_t *index,
+                   struct recipe_place *place)
+{
+    if (index[0] >= build->leak_count)
+        return 0;
+    place->offset = build->leaks[index[0]];
+    return RECIPE_FOUND;
+}
+
+int
 recipe_locate_byte(const struct recipe_build *build, const uint64_t *index,
                    struct recipe_place *place)
 {

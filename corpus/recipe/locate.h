@@ -42,6 +42,7 @@ recipe_locator recipe_locate_bitmap_entry;
 recipe_locator recipe_locate_luks;
 recipe_locator recipe_locate_luks_slot;
 recipe_locator recipe_locate_luks_material;
+recipe_locator recipe_locate_leak;
 recipe_locator recipe_locate_byte;
 
 /* An extension by its position or its type; NULL if there is none. */
