@@ -44,12 +44,23 @@ q2_extension_area(const struct q2_header *header, unsigned usable, size_t length
     return (size_t)end;
 }
 
+/* Report a name that is empty, longer than `most`, or has a control character. */
 static bool
-has_control(const uint8_t *bytes, size_t length)
+name_is_bad(const struct q2_sink *sink, enum q2_problem problem, const struct q2_text *name,
+            uint64_t length_at, size_t most)
 {
-    for (size_t i = 0; i < length; i++)
-        if (bytes[i] < 0x20 || bytes[i] == 0x7f)
-            return true;
+    char printable[Q2_DETAIL_SIZE / 2];
+    if (name->length == 0 || name->length > most) {
+        q2_violate(sink, problem, length_at, 4, name->length, "length");
+        return true;
+    }
+    for (size_t i = 0; i < name->length; i++) {
+        if (name->bytes[i] >= 0x20 && name->bytes[i] != 0x7f)
+            continue;
+        q2_violate(sink, problem, name->offset + i, 1, name->bytes[i], "byte %zu of \"%s\"", i,
+                   q2_printable(printable, sizeof printable, name->bytes, name->length));
+        return true;
+    }
     return false;
 }
 
@@ -72,11 +83,11 @@ text_of(const struct q2_extension *extension)
 static void
 take_backing_format(struct decoding *d, const struct q2_extension *e)
 {
-    if (e->length == 0 || e->length > Q2_MAX_BACKING_FORMAT || has_control(e->data, e->length)) {
-        q2_violate(d->sink, Q2_PROBLEM_EXTENSION_BACKING_FORMAT, e->offset, 8, e->length, "length");
+    struct q2_text name = text_of(e);
+    if (name_is_bad(d->sink, Q2_PROBLEM_EXTENSION_BACKING_FORMAT, &name, e->offset + 4,
+                    Q2_MAX_BACKING_FORMAT))
         return;
-    }
-    d->out->backing_format = text_of(e);
+    d->out->backing_format = name;
     if (!d->header->backing_file_offset)
         q2_violate(d->sink, Q2_PROBLEM_EXTENSION_BACKING_FORMAT_UNUSED, e->offset, 8, e->type,
                    NULL);
@@ -85,11 +96,11 @@ take_backing_format(struct decoding *d, const struct q2_extension *e)
 static void
 take_data_file(struct decoding *d, const struct q2_extension *e)
 {
-    if (e->length == 0 || e->length > Q2_MAX_NAME || has_control(e->data, e->length)) {
-        q2_violate(d->sink, Q2_PROBLEM_EXTENSION_DATA_FILE_NAME, e->offset, 8, e->length, "length");
+    struct q2_text name = text_of(e);
+    if (name_is_bad(d->sink, Q2_PROBLEM_EXTENSION_DATA_FILE_NAME, &name, e->offset + 4,
+                    Q2_MAX_NAME))
         return;
-    }
-    d->out->data_file = text_of(e);
+    d->out->data_file = name;
     if (!(d->header->incompatible_features & Q2_INCOMPATIBLE_DATA_FILE))
         q2_violate(d->sink, Q2_PROBLEM_EXTENSION_DATA_FILE_UNUSED, e->offset, 8, e->type, NULL);
 }
@@ -97,11 +108,21 @@ take_data_file(struct decoding *d, const struct q2_extension *e)
 static void
 take_features(struct decoding *d, const struct q2_extension *e)
 {
-    bool bad = e->length % Q2_FEATURE_ENTRY_LENGTH != 0;
-    for (uint32_t at = 0; !bad && at < e->length; at += Q2_FEATURE_ENTRY_LENGTH)
-        bad = e->data[at] > 2 || e->data[at + 1] > 63;
-    if (bad)
-        q2_violate(d->sink, Q2_PROBLEM_EXTENSION_FEATURE_TABLE, e->offset, 8, e->length, "length");
+    const uint64_t start = e->offset + Q2_EXTENSION_HEADER_LENGTH;
+    const unsigned entries = e->length / Q2_FEATURE_ENTRY_LENGTH;
+    if (e->length % Q2_FEATURE_ENTRY_LENGTH)
+        q2_violate(d->sink, Q2_PROBLEM_EXTENSION_FEATURE_TABLE, e->offset + 4, 4, e->length,
+                   "length");
+    for (unsigned i = 0; i < entries; i++) {
+        const uint8_t *entry = e->data + i * Q2_FEATURE_ENTRY_LENGTH;
+        uint64_t at = start + i * Q2_FEATURE_ENTRY_LENGTH;
+        if (entry[0] > 2)
+            q2_violate(d->sink, Q2_PROBLEM_EXTENSION_FEATURE_TABLE, at, 1, entry[0],
+                       "type of entry %u", i);
+        if (entry[1] > 63)
+            q2_violate(d->sink, Q2_PROBLEM_EXTENSION_FEATURE_TABLE, at + 1, 1, entry[1],
+                       "bit of entry %u", i);
+    }
     d->out->features = text_of(e);
 }
 
@@ -149,13 +170,14 @@ take_bitmaps(struct decoding *d, const struct q2_extension *e)
 
 static const struct {
     uint32_t type;
+    const char *name;
     void (*take)(struct decoding *d, const struct q2_extension *e);
 } known[] = {
-    {Q2_EXTENSION_BACKING_FORMAT, take_backing_format},
-    {Q2_EXTENSION_DATA_FILE, take_data_file},
-    {Q2_EXTENSION_FEATURES, take_features},
-    {Q2_EXTENSION_CRYPTO, take_crypto},
-    {Q2_EXTENSION_BITMAPS, take_bitmaps},
+    {Q2_EXTENSION_BACKING_FORMAT, "backing format", take_backing_format},
+    {Q2_EXTENSION_DATA_FILE, "external data file name", take_data_file},
+    {Q2_EXTENSION_FEATURES, "feature name table", take_features},
+    {Q2_EXTENSION_CRYPTO, "encryption header", take_crypto},
+    {Q2_EXTENSION_BITMAPS, "bitmaps", take_bitmaps},
 };
 enum { KNOWN_COUNT = sizeof known / sizeof known[0] };
 
@@ -167,14 +189,14 @@ take(struct decoding *d, const struct q2_extension *e, unsigned *seen)
             continue;
         if (*seen >> i & 1)
             q2_violate(d->sink, Q2_PROBLEM_EXTENSION_DUPLICATE, e->offset, 8, e->type,
-                       "type 0x%08" PRIx32, e->type);
+                       "another \"%s\"", known[i].name);
         else
             known[i].take(d, e);
         *seen |= 1U << i;
         return;
     }
-    q2_violate(d->sink, Q2_PROBLEM_EXTENSION_UNKNOWN, e->offset, 8, e->type, "type 0x%08" PRIx32,
-               e->type);
+    q2_violate(d->sink, Q2_PROBLEM_EXTENSION_UNKNOWN, e->offset, 8, e->type,
+               "type of %" PRIu32 " bytes", e->length);
 }
 
 static bool
@@ -226,13 +248,11 @@ take_backing_name(struct decoding *d, unsigned usable, const uint8_t *bytes, siz
     if (!header->backing_file_offset || !(usable & Q2_USABLE_BACKING_NAME) ||
         !q2_range_inside(header->backing_file_offset, header->backing_file_size, length))
         return;
-    const uint8_t *name = bytes + header->backing_file_offset;
-    if (header->backing_file_size == 0 || has_control(name, header->backing_file_size))
-        q2_violate(d->sink, Q2_PROBLEM_HEADER_BACKING_NAME_BYTES, header->backing_file_offset,
-                   header->backing_file_size, header->backing_file_size, "length");
-    d->out->backing_file = (struct q2_text){.bytes = name,
-                                            .length = header->backing_file_size,
-                                            .offset = header->backing_file_offset};
+    struct q2_text name = {.bytes = bytes + header->backing_file_offset,
+                           .length = header->backing_file_size,
+                           .offset = header->backing_file_offset};
+    name_is_bad(d->sink, Q2_PROBLEM_HEADER_BACKING_NAME_BYTES, &name, 16, Q2_MAX_NAME);
+    d->out->backing_file = name;
 }
 
 void
@@ -256,10 +276,12 @@ q2_extensions_decode(const struct q2_header *header, unsigned usable, const uint
         take(&d, &extension, &seen);
     if (rc < 0)
         q2_violate(sink, Q2_PROBLEM_EXTENSION_PAST_AREA, extension.offset, 8, extension.length,
-                   "type 0x%08" PRIx32 ", with %" PRIu64 " bytes left", extension.type,
+                   "length of type 0x%08" PRIx32 ", with %" PRIu64 " bytes left", extension.type,
                    area - extension.offset - Q2_EXTENSION_HEADER_LENGTH);
     else if (extension.type != Q2_EXTENSION_END && header->version >= 3)
-        q2_violate(sink, Q2_PROBLEM_EXTENSION_NO_END, extension.offset, 0, area, NULL);
+        q2_violate_expected(sink, Q2_PROBLEM_EXTENSION_NO_END, extension.offset, 0,
+                            area > extension.offset ? area - extension.offset : 0,
+                            Q2_EXTENSION_HEADER_LENGTH, "bytes left");
     check_presence(&d, seen);
 }
 
