@@ -64,25 +64,32 @@ ruleset_of(long abi)
     };
 }
 
-/* A ruleset without rules: what is denied is denied everywhere. */
-static unsigned
-enter_landlock(void)
+/* A ruleset without rules: what is denied is denied everywhere. Returns a descriptor, or -1 where
+ * the kernel has none of it. */
+static int
+prepare_landlock(void)
 {
 #if defined SYS_landlock_create_ruleset && defined SYS_landlock_restrict_self
     enum { WANT_VERSION = 1 };
     long abi = syscall(SYS_landlock_create_ruleset, NULL, (size_t)0, WANT_VERSION);
     if (abi < 1)
-        return 0;
+        return -1;
     struct ruleset ruleset = ruleset_of(abi);
-    long fd = syscall(SYS_landlock_create_ruleset, &ruleset, sizeof ruleset, 0);
-    if (fd < 0)
-        return 0;
-    long failed = syscall(SYS_landlock_restrict_self, (int)fd, 0);
-    close((int)fd);
-    return failed ? 0 : SANDBOX_LANDLOCK;
+    return (int)syscall(SYS_landlock_create_ruleset, &ruleset, sizeof ruleset, 0);
 #else
-    return 0;
+    return -1;
 #endif
+}
+
+static unsigned
+enter_landlock(int ruleset)
+{
+    long failed = -1;
+#ifdef SYS_landlock_restrict_self
+    if (ruleset >= 0)
+        failed = syscall(SYS_landlock_restrict_self, ruleset, 0);
+#endif
+    return failed ? 0 : SANDBOX_LANDLOCK;
 }
 
 /* ---- seccomp ---- */
@@ -180,10 +187,13 @@ q2_sandbox_enter(void)
         return 0;
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int failed = filter ? add_rules(filter) : -ENOMEM;
+    int ruleset = prepare_landlock();
 #ifdef Q2_COVERAGE
     __gcov_dump(); /* what follows takes away the means to write the counts */
 #endif
-    unsigned layers = enter_landlock();
+    unsigned layers = enter_landlock(ruleset);
+    if (ruleset >= 0)
+        close(ruleset);
     if (!failed && seccomp_load(filter) == 0)
         layers |= SANDBOX_SECCOMP;
     if (filter)

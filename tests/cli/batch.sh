@@ -54,3 +54,15 @@ out_has "150 images: 150 without errors"
 run 0 --quiet --jobs=4 many
 out_is_empty
 err_is_empty
+
+# A check that is ended from outside is one image's misfortune. Only processes of images use preadv
+# here, so that the signal meets those.
+if command -v strace > /dev/null && strace -o /dev/null true 2> /dev/null; then
+    status=0
+    strace -f -o /dev/null -e trace=preadv -e inject=preadv:signal=KILL:when=1 \
+        "$check" --output=json clean.qcow2 damaged.qcow2 > out 2> err || status=$?
+    [[ $status == 1 ]] || fail "status $status after a signal"
+    err_has "clean.qcow2: the check was ended by signal 9"
+    err_has "2 images: 2 not checked completely"
+    [[ $(jq -r .verdict out | xargs) == "incomplete incomplete" ]] || fail "the objects"
+fi

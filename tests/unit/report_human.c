@@ -185,6 +185,71 @@ Test(human, colours_only_where_asked_and_names_are_tame)
     free(text);
 }
 
+Test(human, says_whose_data_it_is)
+{
+    struct q2_check snapshots = {.snapshots = 1};
+    add_past_end(&snapshots, 65536, 2);
+    char *text = human(&snapshots, "vm.qcow2", &plain);
+    EXPECT_IN(text, "What this means: 64 KiB of the data of snapshots cannot be read.");
+    free(text);
+
+    struct q2_check state = {.snapshots = 1};
+    add_past_end(&state, UINT64_C(2) << 30, 2);
+    text = human(&state, "vm.qcow2", &plain);
+    EXPECT_IN(text, "What this means: 64 KiB of saved VM state cannot be read.");
+    free(text);
+}
+
+Test(human, says_what_orphans_hold)
+{
+    struct q2_check check = {.snapshots = 0};
+    add(&check, (struct q2_finding){.problem = Q2_PROBLEM_ORPHAN_L2_TABLE,
+                                    .has = Q2_HAS_TARGET | Q2_HAS_GOT,
+                                    .target_offset = 0x50000,
+                                    .target_length = 65536,
+                                    .got = 12});
+    add(&check, (struct q2_finding){.problem = Q2_PROBLEM_ORPHAN_L1_TABLE,
+                                    .has = Q2_HAS_TARGET | Q2_HAS_GOT,
+                                    .target_offset = 0x60000,
+                                    .target_length = 65536,
+                                    .got = 1});
+    char *text = human(&check, "vm.qcow2", &plain);
+    EXPECT_IN(text, "host 0x50000-0x60000: maps 12 clusters");
+    EXPECT_IN(text, "host 0x60000-0x70000: points at 1 L2 table");
+    EXPECT_IN(text, "write nothing to the image before it has been repaired");
+    free(text);
+}
+
+Test(human, keeps_lone_owners_that_say_something)
+{
+    struct q2_check check = {.snapshots = 0};
+    struct q2_finding finding = {.problem = Q2_PROBLEM_REFCOUNT_ZERO,
+                                 .has = Q2_HAS_L2 | Q2_HAS_OWNERS,
+                                 .l2_index = 7,
+                                 .owners = {{.kind = Q2_OWNER_LUKS_HEADER}}};
+    add(&check, finding);
+    finding.has |= Q2_HAS_GUEST;
+    finding.guest_length = 65536;
+    finding.owners[0].kind = Q2_OWNER_DATA;
+    add(&check, finding);
+    char *text = human(&check, "vm.qcow2", &plain);
+    EXPECT_IN(text, "L2[7] used by LUKS header");
+    EXPECT_NOT_IN(text, "used by guest data");
+    EXPECT_NOT_IN(text, "and by");
+    free(text);
+}
+
+Test(human, damage_comes_before_what_was_not_checked)
+{
+    struct q2_check check = {.snapshots = 0};
+    add(&check, (struct q2_finding){.problem = Q2_PROBLEM_REFCOUNT_ZERO});
+    add(&check, (struct q2_finding){.problem = Q2_PROBLEM_WORK_LIMIT});
+    char *text = human(&check, "vm.qcow2", &plain);
+    EXPECT_IN(text,
+              "vm.qcow2: damaged, and could not be checked completely: 1 corruption, 1 check");
+    free(text);
+}
+
 Test(explain, says_all_columns)
 {
     for (int i = 0; i < Q2_PROBLEM_COUNT; i++) {
