@@ -37,7 +37,7 @@ static int
 draw_range(struct recipe_build *build, const struct recipe_clause *clause, bool ones,
            struct drawing *drawing)
 {
-    uint64_t offset, length, per_cluster = build->geometry.cluster_size * 8;
+    uint64_t offset = 0, length = 0, per_cluster = build->geometry.cluster_size * 8;
     int rc = recipe_number(build, clause, 0, &offset);
     rc = rc ? rc : recipe_number(build, clause, 1, &length);
     if (rc)

@@ -47,7 +47,7 @@ allocate_bytes(struct recipe_build *build, uint64_t length, uint64_t *ret_offset
 {
     const struct q2_geometry *geometry = &build->geometry;
     struct recipe_hosts *hosts = &build->hosts;
-    uint64_t at = hosts->packed, size = geometry->cluster_size, extra;
+    uint64_t at = hosts->packed, size = geometry->cluster_size, extra = 0;
     uint64_t left = at ? size - (at & (size - 1)) : 0;
     bool open = at && left < size &&
                 *recipe_refcount(build, at) < q2_refcount_max(geometry->refcount_order);
@@ -81,8 +81,8 @@ recipe_store_packed(struct recipe_build *build, uint64_t guest)
     if (length == 0)
         return recipe_store(build, guest, q2_min(size, build->header.size - guest));
 
-    struct q2_l2_entry *entry;
-    uint64_t offset;
+    struct q2_l2_entry *entry = NULL;
+    uint64_t offset = 0;
     rc = recipe_map_writable(build, guest, &entry);
     rc = rc ? rc : allocate_bytes(build, length, &offset);
     if (rc)

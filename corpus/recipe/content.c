@@ -45,7 +45,7 @@ static int
 read_range(struct recipe_build *build, const struct recipe_clause *clause, uint64_t grain,
            uint64_t *ret_offset, uint64_t *ret_end)
 {
-    uint64_t offset, length;
+    uint64_t offset = 0, length = 0;
     int rc = recipe_number(build, clause, 0, &offset);
     rc = rc ? rc : recipe_number(build, clause, 1, &length);
     if (rc)
@@ -132,9 +132,9 @@ copy_subclusters(struct recipe_build *build, uint64_t guest, uint64_t host, uint
 static int
 store_piece(struct recipe_build *build, const struct piece *piece)
 {
-    struct q2_l2_entry *entry;
-    uint64_t host;
-    bool fresh;
+    struct q2_l2_entry *entry = NULL;
+    uint64_t host = 0;
+    bool fresh = false;
     int rc = recipe_map_writable(build, piece->guest, &entry);
     rc = rc ? rc : claim(build, piece->guest, entry, &host, &fresh);
     if (rc)
@@ -164,7 +164,7 @@ int
 recipe_write(struct recipe_build *build, const struct recipe_statement *statement)
 {
     const struct recipe_clause *head = &statement->clauses[0];
-    uint64_t offset, end;
+    uint64_t offset = 0, end = 0;
     int rc = read_range(build, head, 0, &offset, &end);
     rc = rc ? rc : recipe_view_fill(build, offset, end - offset, &head->arguments[2].pattern);
     return rc ? rc : recipe_store(build, offset, end - offset);
@@ -174,7 +174,7 @@ int
 recipe_write_compressed(struct recipe_build *build, const struct recipe_statement *statement)
 {
     const struct recipe_clause *head = &statement->clauses[0];
-    uint64_t offset, end, size = build->geometry.cluster_size;
+    uint64_t offset = 0, end = 0, size = build->geometry.cluster_size;
     if (build->geometry.data_file)
         return recipe_fail(build, "an external data file cannot hold compressed clusters");
     if (build->geometry.encrypted)
@@ -200,8 +200,8 @@ static int
 zero_subclusters(struct recipe_build *build, const struct piece *piece, struct q2_l2_entry *entry,
                  bool keep)
 {
-    uint64_t mask = subclusters_of(build, piece), host;
-    bool fresh, packed = entry->raw & Q2_ENTRY_COMPRESSED;
+    uint64_t mask = subclusters_of(build, piece), host = 0;
+    bool fresh = false, packed = entry->raw & Q2_ENTRY_COMPRESSED;
     if (packed && mask == ALL_SUBCLUSTERS) {
         release_host(build, entry);
         packed = false;
@@ -225,7 +225,7 @@ zero_subclusters(struct recipe_build *build, const struct piece *piece, struct q
 static int
 zero_piece(struct recipe_build *build, const struct piece *piece, bool keep)
 {
-    struct q2_l2_entry *entry;
+    struct q2_l2_entry *entry = NULL;
     int rc = recipe_map_writable(build, piece->guest, &entry);
     if (rc)
         return rc;
@@ -236,8 +236,8 @@ zero_piece(struct recipe_build *build, const struct piece *piece, bool keep)
         entry->raw = Q2_ENTRY_ZERO;
         return 0;
     }
-    uint64_t host;
-    bool fresh;
+    uint64_t host = 0;
+    bool fresh = false;
     rc = claim(build, piece->guest, entry, &host, &fresh);
     if (rc == 0)
         entry->raw = entry_for(build, host) | Q2_ENTRY_ZERO;
@@ -251,7 +251,7 @@ recipe_zero(struct recipe_build *build, const struct recipe_statement *statement
     bool keep = recipe_statement_clause(statement, WORD_ALLOCATED);
     uint64_t grain =
         geometry->extended_l2 ? geometry->cluster_size / Q2_SUBCLUSTERS : geometry->cluster_size;
-    uint64_t offset, end;
+    uint64_t offset = 0, end = 0;
     if (geometry->version < 3)
         return recipe_fail(build, "version 2 has no zero clusters");
     int rc = read_range(build, &statement->clauses[0], grain, &offset, &end);
@@ -270,14 +270,14 @@ recipe_zero(struct recipe_build *build, const struct recipe_statement *statement
 int
 recipe_discard(struct recipe_build *build, const struct recipe_statement *statement)
 {
-    uint64_t offset, end, size = build->geometry.cluster_size;
+    uint64_t offset = 0, end = 0, size = build->geometry.cluster_size;
     int rc = read_range(build, &statement->clauses[0], size, &offset, &end);
     rc = rc ? rc : recipe_view_backing(build, offset, end - offset);
     for (; rc == 0 && offset < end; offset += size) {
         const struct q2_l2_entry *old = recipe_map(build, offset);
         if (!old || (old->raw == 0 && old->bitmap == 0))
             continue;
-        struct q2_l2_entry *entry;
+        struct q2_l2_entry *entry = NULL;
         rc = recipe_map_writable(build, offset, &entry);
         if (rc)
             break;
@@ -299,9 +299,9 @@ recipe_preallocate(struct recipe_build *build, const struct recipe_statement *st
         const struct q2_l2_entry *old = recipe_map(build, offset);
         if (old && (old->raw || old->bitmap))
             continue;
-        struct q2_l2_entry *entry;
-        uint64_t host;
-        bool fresh;
+        struct q2_l2_entry *entry = NULL;
+        uint64_t host = 0;
+        bool fresh = false;
         rc = recipe_map_writable(build, offset, &entry);
         rc = rc ? rc : claim(build, offset, entry, &host, &fresh);
         if (rc == 0)
@@ -349,7 +349,7 @@ view_subclusters(struct recipe_build *build, const struct recipe_statement *stat
 int
 recipe_subclusters(struct recipe_build *build, const struct recipe_statement *statement)
 {
-    uint64_t guest, alloc, zero, size = build->geometry.cluster_size;
+    uint64_t guest = 0, alloc = 0, zero = 0, size = build->geometry.cluster_size;
     bool keep = recipe_statement_clause(statement, WORD_ALLOCATED);
     if (!build->geometry.extended_l2)
         return recipe_fail(build, "only images with extended-l2 have subclusters");
@@ -364,9 +364,9 @@ recipe_subclusters(struct recipe_build *build, const struct recipe_statement *st
     if (alloc & zero)
         return recipe_fail(build, "a subcluster cannot be allocated and zero; damage the field "
                                   "'map(OFFSET).bitmap' instead");
-    struct q2_l2_entry *entry;
-    uint64_t host;
-    bool fresh;
+    struct q2_l2_entry *entry = NULL;
+    uint64_t host = 0;
+    bool fresh = false;
     rc = view_subclusters(build, statement, guest, alloc, zero);
     rc = rc ? rc : recipe_map_writable(build, guest, &entry);
     if (rc)
@@ -385,7 +385,7 @@ recipe_subclusters(struct recipe_build *build, const struct recipe_statement *st
 int
 recipe_resize(struct recipe_build *build, const struct recipe_statement *statement)
 {
-    uint64_t size, old = build->header.size, grain = build->geometry.cluster_size;
+    uint64_t size = 0, old = build->header.size, grain = build->geometry.cluster_size;
     int rc = recipe_number(build, &statement->clauses[0], 0, &size);
     if (rc)
         return rc;
@@ -395,7 +395,7 @@ recipe_resize(struct recipe_build *build, const struct recipe_statement *stateme
         return recipe_fail(build, "bitmaps must come after the last resize");
     rc = recipe_grow_l1(build, q2_l1_entries_for(&build->geometry, size));
     for (uint64_t at = size; rc == 0 && at < old; at += grain) {
-        struct q2_l2_entry *entry;
+        struct q2_l2_entry *entry = NULL;
         if (!recipe_map(build, at)) {
             at = (at | (q2_l2_reach(&build->geometry) - 1)) + 1 - grain;
             continue;
@@ -418,7 +418,7 @@ int
 recipe_leak(struct recipe_build *build, const struct recipe_statement *statement)
 {
     const struct recipe_clause *head = &statement->clauses[0];
-    uint64_t count, offset;
+    uint64_t count = 0, offset = 0;
     uint64_t *grown = reallocarray(build->leaks, build->leak_count + 1, sizeof *grown);
     if (!grown)
         return q2_error_set(build->err, Q2_ERR_NOMEM, "out of memory for a leak");

@@ -45,7 +45,7 @@ assign(struct recipe_build *build, const struct recipe_statement *statement)
 {
     const struct recipe_argument *argument = &statement->clauses[0].arguments[0];
     struct recipe_place place;
-    uint64_t value, old = 0;
+    uint64_t value = 0, old = 0;
     int rc = recipe_field_find(build, &statement->target, &place);
     if (rc)
         return rc;
@@ -63,7 +63,7 @@ assign(struct recipe_build *build, const struct recipe_statement *statement)
 static int
 append(struct recipe_build *build, const struct recipe_clause *head)
 {
-    uint64_t length, size;
+    uint64_t length = 0, size = 0;
     int rc = recipe_number(build, head, 0, &length);
     rc = rc ? rc : q2_file_size(build->image, &size, build->err);
     return rc ? rc
@@ -75,7 +75,7 @@ append(struct recipe_build *build, const struct recipe_clause *head)
 static int
 zero_fill(struct recipe_build *build, uint64_t offset, uint64_t length)
 {
-    uint64_t size, end;
+    uint64_t size = 0, end = 0;
     if (!q2_add(offset, length, &end))
         return recipe_fail(build, "the range ends beyond 2^64");
     int rc = q2_file_size(build->image, &size, build->err);

@@ -35,7 +35,7 @@ eval_name(struct recipe_build *build, const struct recipe_field_name *field, uin
     if (build->stage != STAGE_BUILT)
         return recipe_fail(build, "fields have values only after the content: '%s'", field->key);
     if (size || strcmp(field->key, "file.clusters") == 0) {
-        uint64_t bytes;
+        uint64_t bytes = 0;
         int rc = q2_file_size(build->image, &bytes, build->err);
         if (rc == 0)
             *ret_value = size ? bytes : q2_units(bytes, build->geometry.cluster_bits);
@@ -47,7 +47,7 @@ eval_name(struct recipe_build *build, const struct recipe_field_name *field, uin
 static int
 eval_binary(struct recipe_build *build, const struct recipe_expr *expr, uint64_t *ret_value)
 {
-    uint64_t left, right;
+    uint64_t left = 0, right = 0;
     int rc = recipe_eval(build, expr->left, &left);
     rc = rc ? rc : recipe_eval(build, expr->right, &right);
     if (rc)
@@ -72,8 +72,8 @@ eval_binary(struct recipe_build *build, const struct recipe_expr *expr, uint64_t
 int
 recipe_eval(struct recipe_build *build, const struct recipe_expr *expr, uint64_t *ret_value)
 {
-    uint64_t right;
-    struct recipe_place place;
+    uint64_t right = 0;
+    struct recipe_place place = {0};
     int rc;
     build->at = expr->at;
     switch (expr->kind) {

@@ -174,7 +174,7 @@ parse_binary(struct recipe_parser *parser, unsigned least, struct recipe_expr **
     int rc = parse_operand(parser, ret_expr);
     while (rc == 0 && precedence(&parser->token) >= least) {
         unsigned level = precedence(&parser->token);
-        struct recipe_expr *binary;
+        struct recipe_expr *binary = NULL;
         rc = new_expr(parser, EXPR_BINARY, &binary);
         if (rc)
             return rc;

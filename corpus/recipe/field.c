@@ -32,7 +32,7 @@ load_raw(struct recipe_build *build, const struct recipe_place *place, uint64_t 
 int
 recipe_place_load(struct recipe_build *build, const struct recipe_place *place, uint64_t *ret_value)
 {
-    uint64_t raw;
+    uint64_t raw = 0;
     if (place->is_text || !is_number_width(place->length))
         return recipe_fail(build, "this has a place, but no value that is a number");
     int rc = load_raw(build, place, &raw);
@@ -44,7 +44,7 @@ recipe_place_load(struct recipe_build *build, const struct recipe_place *place, 
 int
 recipe_place_store(struct recipe_build *build, const struct recipe_place *place, uint64_t value)
 {
-    uint64_t raw, moved = value << place->shift;
+    uint64_t raw = 0, moved = value << place->shift;
     if (place->is_text || !is_number_width(place->length))
         return recipe_fail(build, "this is no number; a text in quotes can be assigned to a text");
     if (moved >> place->shift != value || (moved & ~place->mask))
@@ -154,7 +154,7 @@ recipe_field_find(struct recipe_build *build, const struct recipe_field_name *na
     size_t length = strlen(name->key);
     snprintf(key, sizeof key, "%s", name->key);
     if (length > 2 && strcmp(key + length - 2, "[]") == 0) {
-        struct recipe_place text;
+        struct recipe_place text = {0};
         key[length - 2] = '\0';
         rc = find(key, &match) ? place_of(build, &match, name, index, &text) : 1;
         if (rc < 0)
@@ -175,7 +175,7 @@ int
 recipe_field_get(struct recipe_build *build, const struct recipe_field_name *name,
                  uint64_t *ret_value)
 {
-    struct recipe_place place;
+    struct recipe_place place = {0};
     int rc = recipe_field_find(build, name, &place);
     return rc ? rc : recipe_place_load(build, &place, ret_value);
 }

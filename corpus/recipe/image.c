@@ -176,7 +176,7 @@ recipe_grow_l1(struct recipe_build *build, uint64_t entries)
         return q2_error_set(build->err, Q2_ERR_NOMEM, "out of memory for an L1 table");
     memset(grown + old, 0, (entries - old) * sizeof *grown);
     build->l1 = grown;
-    uint64_t offset;
+    uint64_t offset = 0;
     int rc = recipe_allocate(build, q2_units(entries * 8, build->geometry.cluster_bits), &offset);
     if (rc)
         return rc;
@@ -216,7 +216,7 @@ recipe_map_writable(struct recipe_build *build, uint64_t guest, struct q2_l2_ent
     struct recipe_table **slot = &build->l1[cluster >> geometry->l2_bits];
     bool shared = *slot && *recipe_refcount(build, (*slot)->host) > 1;
     if (!*slot || shared) {
-        struct recipe_table *table;
+        struct recipe_table *table = NULL;
         int rc = add_table(build, *slot, &table);
         if (rc)
             return rc;

@@ -105,7 +105,7 @@ list_members(struct listing *listing)
 static void
 list_level(struct listing *listing, unsigned level)
 {
-    if (level == listing->levels) {
+    if (level == listing->levels || level == RECIPE_MAX_INDEXES) {
         list_members(listing);
         return;
     }

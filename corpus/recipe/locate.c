@@ -49,7 +49,7 @@ recipe_locate_backing_name(const struct recipe_build *build, const uint64_t *ind
 const struct recipe_extension *
 recipe_extension_find(const struct recipe_build *build, uint64_t which)
 {
-    if (which < build->extension_count)
+    if (which < RECIPE_MAX_EXTENSIONS && which < build->extension_count)
         return &build->extensions[which];
     for (unsigned i = 0; i < build->extension_count; i++)
         if (which == build->extensions[i].type)

@@ -138,7 +138,7 @@ parse_clauses(struct recipe_parser *parser, struct recipe_statement *statement)
                                              : NULL;
         if (!grammar)
             return recipe_parse_fail(parser, "this does not belong to '%s'", head->spelling);
-        struct recipe_clause *clause;
+        struct recipe_clause *clause = NULL;
         int rc = add_clause(parser, statement, grammar, parser->token.at, &clause);
         rc = rc ? rc : recipe_advance(parser);
         /* `id=3` reads as well as `id 3`. */
@@ -155,7 +155,7 @@ static int
 parse_assignment(struct recipe_parser *parser, const char *first, struct recipe_position at,
                  struct recipe_statement *statement)
 {
-    struct recipe_clause *clause;
+    struct recipe_clause *clause = NULL;
     int rc = add_clause(parser, statement, recipe_grammar_find("=", WORD_ASSIGNMENT), at, &clause);
     rc = rc ? rc : recipe_parse_field(parser, first, at, &statement->target);
     if (rc)
@@ -197,7 +197,7 @@ parse_statement(struct recipe_parser *parser, struct recipe_statement *statement
     if (!grammar)
         return recipe_error(parser->err, Q2_ERR_FORMAT, parser->lexer.name, head.at,
                             "there is no statement '%s'", first);
-    struct recipe_clause *clause;
+    struct recipe_clause *clause = NULL;
     rc = add_clause(parser, statement, grammar, head.at, &clause);
     rc = rc ? rc : parse_arguments(parser, clause);
     return rc ? rc : parse_clauses(parser, statement);

@@ -103,7 +103,7 @@ add_others(struct preamble *preamble)
     struct recipe_build *build = preamble->build;
     for (size_t i = 0; i < build->recipe->count; i++) {
         const struct recipe_clause *head = &build->recipe->statements[i].clauses[0];
-        uint64_t type;
+        uint64_t type = 0;
         if (head->grammar->word != WORD_EXTENSION || preamble->rc)
             continue;
         build->at = head->at;

@@ -93,7 +93,7 @@ static int
 make_file(struct recipe_build *build, const struct recipe_clause *head)
 {
     const struct recipe_expr *size = head->arguments[1].number;
-    struct q2_file *file;
+    struct q2_file *file = NULL;
     if (size->kind != EXPR_NUMBER)
         return recipe_fail(build, "the size of a file is a plain number");
     int rc = make_companion(build, head->arguments[0].text, &file);
@@ -151,7 +151,7 @@ int
 recipe_apply_setting(struct recipe_build *build, const struct recipe_statement *statement)
 {
     const struct recipe_clause *head = &statement->clauses[0];
-    uint64_t value;
+    uint64_t value = 0;
     int rc;
     switch (head->grammar->word) {
     case WORD_COMPRESSION:

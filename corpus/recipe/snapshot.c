@@ -24,7 +24,7 @@ vm_state_offset(const struct recipe_build *build)
 static int
 write_vm_state(struct recipe_build *build, const struct recipe_clause *clause, uint64_t *ret_size)
 {
-    uint64_t length, start = vm_state_offset(build);
+    uint64_t length = 0, start = vm_state_offset(build);
     int rc = recipe_number(build, clause, 0, &length);
     if (rc)
         return rc;
@@ -138,7 +138,7 @@ recipe_take_snapshot(struct recipe_build *build, const struct recipe_statement *
     const struct recipe_clause *state = recipe_statement_clause(statement, WORD_VM_STATE);
     const struct recipe_clause *extra = recipe_statement_clause(statement, WORD_EXTRA);
     const char *wanted = build->target->guest_snapshot;
-    struct recipe_snapshot *snapshot;
+    struct recipe_snapshot *snapshot = NULL;
     if (build->geometry.data_file)
         return recipe_fail(build, "an image with an external data file cannot have snapshots");
     int rc = add_snapshot(build, statement, &snapshot);

@@ -56,7 +56,7 @@ recipe_view_fill(struct recipe_build *build, uint64_t offset, uint64_t length,
 int
 recipe_view_zero(struct recipe_build *build, uint64_t offset, uint64_t length)
 {
-    uint64_t size;
+    uint64_t size = 0;
     int rc = q2_file_size(build->view, &size, build->err);
     if (rc || offset >= size)
         return rc;
@@ -87,13 +87,13 @@ int
 recipe_view_save(struct recipe_build *build)
 {
     uint8_t chunk[CHUNK];
-    uint64_t size, disk = build->header.size;
+    uint64_t size = 0, disk = build->header.size;
     build->guest_saved = true;
     int rc = q2_file_truncate(build->target->guest, disk, build->err);
     rc = rc ? rc : q2_file_size(build->view, &size, build->err);
     for (uint64_t at = 0; rc == 0 && at < q2_min(size, disk);) {
-        bool data;
-        uint64_t end;
+        bool data = false;
+        uint64_t end = 0;
         rc = q2_file_extent(build->view, at, &data, &end, build->err);
         end = q2_min(end, q2_min(size, disk));
         for (; rc == 0 && data && at < end;) {

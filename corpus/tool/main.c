@@ -40,7 +40,7 @@ read_text(const char *path, char **ret_text, size_t *ret_length, struct q2_error
 {
     Q2_AUTOCLOSE struct q2_file *file = NULL;
     Q2_AUTOFREE char *text = NULL;
-    uint64_t size;
+    uint64_t size = 0;
     int rc = q2_file_open(path, Q2_OPEN_FORCE_SHARE, &file, err);
     rc = rc ? rc : q2_file_size(file, &size, err);
     if (rc)
@@ -108,7 +108,7 @@ build(const struct options *options, struct q2_error *err)
     Q2_AUTOFREE char *text = NULL;
     Q2_AUTOCLOSE struct q2_file *image = NULL, *guest = NULL;
     struct q2_recipe *recipe = NULL;
-    size_t length;
+    size_t length = 0;
     int rc = read_text(options->recipe, &text, &length, err);
     rc = rc ? rc : q2_recipe_parse(options->recipe, text, length, &recipe, err);
     if (rc)
