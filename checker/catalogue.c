@@ -88,6 +88,26 @@ q2_catalogue(enum q2_problem problem)
     return &entries[problem];
 }
 
+bool
+q2_problem_is_about_refcounts(enum q2_problem problem)
+{
+    switch (problem) {
+    case Q2_PROBLEM_CLUSTER_LEAKED:
+    case Q2_PROBLEM_REFCOUNT_TOO_HIGH:
+    case Q2_PROBLEM_REFCOUNT_TOO_LOW:
+    case Q2_PROBLEM_REFCOUNT_ZERO:
+    case Q2_PROBLEM_REFCOUNT_OVERFLOW:
+    case Q2_PROBLEM_REFCOUNT_BEYOND_END:
+    case Q2_PROBLEM_L1_COPIED_SET:
+    case Q2_PROBLEM_L1_COPIED_CLEAR:
+    case Q2_PROBLEM_L2_COPIED_SET:
+    case Q2_PROBLEM_L2_COPIED_CLEAR:
+        return true;
+    default:
+        return false;
+    }
+}
+
 const char *
 q2_severity_id(enum q2_severity severity)
 {

@@ -72,6 +72,10 @@ struct q2_catalogue_entry {
 
 const struct q2_catalogue_entry *q2_catalogue(enum q2_problem problem);
 
+/* Whether what a finding of this problem found and expected are numbers of references; of the rest
+ * they are what a hex editor shows. */
+bool q2_problem_is_about_refcounts(enum q2_problem problem);
+
 /* Stable one-word ids, for JSON: "corruption", "map", "unreadable", "certain". */
 const char *q2_severity_id(enum q2_severity severity);
 const char *q2_pass_id(enum q2_pass pass);

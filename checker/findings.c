@@ -50,6 +50,10 @@ joins(const struct q2_finding *last, const struct q2_finding *next)
 {
     if (last->has != next->has || last->maps != next->maps || last->detail || next->detail)
         return false;
+    /* Refcounts say something; entries differ from their neighbours in any case. */
+    if (q2_problem_is_about_refcounts(last->problem) &&
+        (last->got != next->got || last->expected != next->expected))
+        return false;
     if (!continues(last->has, Q2_HAS_HOST, last->host_offset, last->host_length,
                    next->host_offset) ||
         !continues(last->has, Q2_HAS_TARGET, last->target_offset, last->target_length,

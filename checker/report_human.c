@@ -150,33 +150,12 @@ append_guest(const struct page *page, const struct q2_finding *finding, char *li
         q2_format_append(line, LINE_SIZE, used, "%s(%s)", *used ? " " : "", maps);
 }
 
-/* Of some problems the numbers are counts; of the rest they are what a hex editor shows. */
-static bool
-is_about_refcounts(enum q2_problem problem)
-{
-    switch (problem) {
-    case Q2_PROBLEM_CLUSTER_LEAKED:
-    case Q2_PROBLEM_REFCOUNT_TOO_HIGH:
-    case Q2_PROBLEM_REFCOUNT_TOO_LOW:
-    case Q2_PROBLEM_REFCOUNT_ZERO:
-    case Q2_PROBLEM_REFCOUNT_OVERFLOW:
-    case Q2_PROBLEM_REFCOUNT_BEYOND_END:
-    case Q2_PROBLEM_L1_COPIED_SET:
-    case Q2_PROBLEM_L1_COPIED_CLEAR:
-    case Q2_PROBLEM_L2_COPIED_SET:
-    case Q2_PROBLEM_L2_COPIED_CLEAR:
-        return true;
-    default:
-        return false;
-    }
-}
-
 /* What was found; `got` means something else for a few problems. */
 static struct q2_text
 got_text(const struct q2_finding *finding)
 {
     struct q2_text text;
-    if (is_about_refcounts(finding->problem))
+    if (q2_problem_is_about_refcounts(finding->problem))
         snprintf(text.text, sizeof text.text, "refcount %.40s", q2_format_count(finding->got).text);
     else if (finding->problem == Q2_PROBLEM_ORPHAN_L2_TABLE)
         snprintf(text.text, sizeof text.text, "maps %.40s",
@@ -192,7 +171,7 @@ got_text(const struct q2_finding *finding)
 static void
 append_values(const struct q2_finding *finding, char *line, size_t *used)
 {
-    bool counts = is_about_refcounts(finding->problem);
+    bool counts = q2_problem_is_about_refcounts(finding->problem);
     if (finding->count > 1)
         q2_format_append(line, LINE_SIZE, used, "%s%s times", *used ? ", " : "",
                          q2_format_count(finding->count).text);
