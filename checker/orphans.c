@@ -74,6 +74,7 @@ struct likeness {
     uint64_t mapped;  /* entries that refer to something */
     uint64_t orphans; /* of these, those that refer to orphans */
     uint64_t first;   /* cluster that the first of these refers to */
+    bool copied;      /* an entry has the COPIED flag */
 };
 
 static void
@@ -102,6 +103,7 @@ like_l2(struct look *look, uint64_t length, struct likeness *ret_likeness)
         if (!q2_entry_clusters(geometry, entry.raw, &first, &count))
             continue;
         found.mapped++;
+        found.copied |= (entry.raw & Q2_ENTRY_COPIED) != 0;
         if (!is_orphan(look->orphans, first))
             continue;
         found.first = found.orphans ? found.first : first;
@@ -144,6 +146,12 @@ leads_to_table(struct look *look, uint64_t cluster)
            likeness.orphans > 0;
 }
 
+static bool
+has_bitmaps(const struct q2_check *check)
+{
+    return check->extensions.has_bitmaps || check->header.autoclear_features & Q2_AUTOCLEAR_BITMAPS;
+}
+
 static void
 examine(struct look *look, uint64_t cluster)
 {
@@ -163,6 +171,9 @@ examine(struct look *look, uint64_t cluster)
         return;
     /* The copy of a table that a crash left behind maps clusters that are in use. */
     if (likeness.orphans == 0 || likeness.orphans * 2 < likeness.mapped)
+        return;
+    /* A bitmap table has the form of an L2 table, but no flags. */
+    if (has_bitmaps(check) && !likeness.copied)
         return;
     bool l1 = !check->geometry.extended_l2 && leads_to_table(look, likeness.first);
     report(check, l1 ? Q2_PROBLEM_ORPHAN_L1_TABLE : Q2_PROBLEM_ORPHAN_L2_TABLE, cluster,
@@ -216,6 +227,9 @@ q2_orphans_examine(struct q2_orphans *orphans, struct q2_error *err)
 {
     struct q2_check *check = orphans->check;
     struct look look = {.orphans = orphans};
+    /* The bit is damaged, so the tables are not of the form that it says. */
+    if (check->geometry.extended_l2 && check->geometry.cluster_bits < Q2_MIN_EXTENDED_CLUSTER_BITS)
+        return 0;
     look.sink = (struct q2_sink){.report = count_fault, .data = &look.faults};
     void *buffer;
     int rc = q2_budget_calloc(&check->budget, check->geometry.cluster_size, 1,

@@ -28,6 +28,7 @@ q2_pass_encryption(struct q2_check *check, struct q2_error *err)
     if (offset == 0 || (offset & (check->geometry.cluster_size - 1))) {
         q2_violate(&sink, Q2_PROBLEM_CRYPTO_HEADER_UNALIGNED, extensions->crypto_at, 8, offset,
                    NULL);
+        check->unlocated = true;
         return 0;
     }
     /* As with every structure, its last cluster may be cut short. */
@@ -35,6 +36,7 @@ q2_pass_encryption(struct q2_check *check, struct q2_error *err)
                          check->geometry.file_clusters << check->geometry.cluster_bits)) {
         q2_violate(&sink, Q2_PROBLEM_CRYPTO_HEADER_PAST_END, extensions->crypto_at, 8, offset,
                    NULL);
+        check->unlocated = true;
         return 0;
     }
     struct q2_owner owner = {.kind = Q2_OWNER_LUKS_HEADER};

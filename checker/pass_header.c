@@ -88,6 +88,24 @@ refuse(const struct q2_check *check, uint64_t file_size, struct q2_error *err)
                         check->file->name, file_size, check->header.magic, Q2_MAGIC);
 }
 
+/* Whether the header has lost track of something that owns clusters. The L1 table is not meant:
+ * q2_references_complete asks for that by itself. */
+static bool
+lost_track(const struct q2_check *check)
+{
+    static const enum q2_problem problems[] = {
+        Q2_PROBLEM_EXTENSION_PAST_AREA,
+        Q2_PROBLEM_EXTENSION_CRYPTO_LENGTH,
+        Q2_PROBLEM_EXTENSION_CRYPTO_MISSING,
+        Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH,
+    };
+    unsigned needed = Q2_USABLE_EXTENSIONS | Q2_USABLE_SNAPSHOTS;
+    bool lost = (check->usable & needed) != needed;
+    for (size_t i = 0; i < sizeof problems / sizeof problems[0]; i++)
+        lost |= check->findings.totals[problems[i]].count > 0;
+    return lost;
+}
+
 int
 q2_pass_header(struct q2_check *check, struct q2_error *err)
 {
@@ -115,6 +133,7 @@ q2_pass_header(struct q2_check *check, struct q2_error *err)
     q2_header_validate(header, file_size, &named);
     q2_extensions_decode(header, check->usable, check->area, check->area_length, &sink,
                          &check->extensions);
+    check->unlocated = lost_track(check);
     if (!(check->usable & Q2_USABLE_GEOMETRY))
         return 0;
 

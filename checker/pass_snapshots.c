@@ -124,6 +124,7 @@ read_piece(struct reading *reading, uint64_t offset, uint64_t length, void *buff
                              : Q2_PROBLEM_SNAPSHOT_TABLE_TOO_BIG,
                    reading->at, length, check->snapshot_count, "entry %llu",
                    (unsigned long long)check->snapshot_count);
+        check->unlocated = true;
         return false;
     }
     if (q2_file_read(check->file, at, buffer, length, NULL) == 0)

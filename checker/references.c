@@ -40,10 +40,12 @@ take_unreferenced(struct scan *scan, uint64_t cluster, uint64_t refcount)
         return;
     }
     scan->highest = q2_max(scan->highest, cluster);
-    if (!scan->reports_leaks)
-        return;
-    report_cluster(check, Q2_PROBLEM_CLUSTER_LEAKED, cluster, refcount);
-    q2_orphans_add(&scan->orphans, cluster);
+    if (scan->reports_leaks)
+        report_cluster(check, Q2_PROBLEM_CLUSTER_LEAKED, cluster, refcount);
+    /* Where a table has been lost, it is among these. What one that cannot be read refers to is
+     * not lost, though. */
+    if (!check->unread && !check->work.exceeded)
+        q2_orphans_add(&scan->orphans, cluster);
 }
 
 static int

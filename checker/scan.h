@@ -38,8 +38,8 @@ struct q2_work {
     uint64_t limit; /* bytes */
     _Atomic uint64_t used;
     _Atomic uint64_t holes; /* looked for since the limit was reached */
-    _Atomic bool exceeded; /* in this walk */
-    _Atomic bool limited;  /* in any */
+    _Atomic bool exceeded;  /* in this walk */
+    _Atomic bool limited;   /* in any */
 };
 
 /* A bitmap table whose entries refer to clusters. */
@@ -78,6 +78,7 @@ struct q2_check {
     struct q2_tally *tally;
     struct q2_work work;
     _Atomic bool unread; /* a table could not be read, so references are missing */
+    bool unlocated;      /* nor could one be found: what says where it is is damaged */
     struct q2_mapset *sets;
     struct q2_findings findings;
     struct q2_check_counts counts;
@@ -118,7 +119,8 @@ q2_cluster_of(const struct q2_check *check, uint64_t offset)
 static inline bool
 q2_references_complete(const struct q2_check *check)
 {
-    return (check->usable & Q2_USABLE_L1) && !check->unread && !check->work.exceeded;
+    return (check->usable & Q2_USABLE_L1) && !check->unlocated && !check->unread &&
+           !check->work.exceeded;
 }
 
 /* ---- the passes, in the order in which they run ---- */
