@@ -122,7 +122,7 @@ measure(struct ranges *views, uint64_t disk_size, struct q2_impact_sum *sum)
     sum->snapshot_bytes = bytes_outside(&views[VIEW_SNAPSHOTS], active, disk_size);
     if (sum->active_bytes) {
         sum->first = active->list[0].start;
-        sum->first_size = active->list[0].end - active->list[0].start;
+        sum->first_size = q2_min(active->list[0].end, disk_size) - active->list[0].start;
         for (size_t i = 0; i < active->count; i++)
             sum->ranges += active->list[i].start < disk_size;
     }

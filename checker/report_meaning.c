@@ -44,15 +44,14 @@ static const struct {
                            "incremental backup must be a full one.",
                            "Dirty bitmaps are affected: the next incremental backup must be a full "
                            "one."},
-    [Q2_IMPACT_SPACE] = {"Guest data is not affected; %s of space is wasted.",
-                         "%s of space is wasted."},
+    [Q2_IMPACT_SPACE] = {"Guest data is not affected; %s wasted.", "%s wasted."},
     [Q2_IMPACT_NONE] = {"Guest data is not affected.", ""},
 };
 
 /* "64 KiB of guest data", or with its place where that is one range. */
 static void
 describe_amount(const struct q2_check *check, enum q2_impact impact,
-                const struct q2_impact_sum *sum, char *text, size_t size)
+                const struct q2_impact_sum *sum, bool first, char *text, size_t size)
 {
     const char *least = sum->at_least ? "At least " : "";
     size_t used = 0;
@@ -60,8 +59,11 @@ describe_amount(const struct q2_check *check, enum q2_impact impact,
     text[0] = '\0';
     if (impact == Q2_IMPACT_SPACE && q2_check_geometry(check, &geometry)) {
         uint64_t clusters = q2_check_problem_count(check, Q2_PROBLEM_CLUSTER_LEAKED).count;
-        q2_format_append(text, size, &used, "%s",
-                         q2_format_size(clusters * geometry.cluster_size).text);
+        if (clusters)
+            q2_format_append(text, size, &used, "%s of space is",
+                             q2_format_size(clusters * geometry.cluster_size).text);
+        else
+            q2_format_append(text, size, &used, "%s space may be", first ? "some" : "Some");
     } else if (sum->active_bytes) {
         q2_format_append(text, size, &used, "%s%s of guest data", least,
                          q2_format_size(sum->active_bytes).text);
@@ -89,7 +91,7 @@ append_sentence(const struct q2_check *check, enum q2_impact impact,
     char amount[256];
     const char *sentence = first ? sentences[impact].first : sentences[impact].also;
     const char *gap = strstr(sentence, "%s");
-    describe_amount(check, impact, sum, amount, sizeof amount);
+    describe_amount(check, impact, sum, first, amount, sizeof amount);
     if (*sentence)
         q2_format_append(text, size, used, "%s%.*s%s%s", *used ? " " : "",
                          gap ? (int)(gap - sentence) : 0, sentence, gap ? amount : "",
