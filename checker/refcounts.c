@@ -20,7 +20,7 @@ enum {
 /* ---- the refcount table ---- */
 
 static int
-load_table(struct q2_check *check, struct q2_error *err)
+allocate_table(struct q2_check *check, struct q2_error *err)
 {
     uint64_t bytes = (uint64_t)check->header.refcount_table_clusters
                      << check->geometry.cluster_bits;
@@ -30,21 +30,48 @@ load_table(struct q2_check *check, struct q2_error *err)
         return rc;
     check->refcount_table = table;
     check->refcount_entries = bytes / 8;
-    for (uint64_t part = 0; part < bytes; part += TABLE_BYTES) {
-        uint64_t at = check->header.refcount_table_offset + part;
-        uint8_t *to = (uint8_t *)check->refcount_table + part;
-        uint64_t length = q2_min(TABLE_BYTES, bytes - part);
-        if (q2_file_read_padded(check->file, at, to, length, NULL) == 0)
-            continue;
-        memset(to, 0, length);
-        q2_findings_add(&check->findings,
-                        &(struct q2_finding){.problem = Q2_PROBLEM_REFCOUNT_TABLE_UNREADABLE,
-                                             .has = Q2_HAS_HOST,
-                                             .host_offset = at,
-                                             .host_length = length});
+    return 0;
+}
+
+/* Read entries [first, end). Where they cannot be read, they are unknown, and so is what blocks
+ * they refer to. */
+static bool
+read_part(struct q2_check *check, uint64_t first, uint64_t end)
+{
+    uint64_t at = check->header.refcount_table_offset + first * 8, length = (end - first) * 8;
+    bool read =
+        q2_file_read_padded(check->file, at, &check->refcount_table[first], length, NULL) == 0;
+    for (uint64_t i = first; i < end; i++)
+        check->refcount_table[i] =
+            read ? q2_load_be64(&check->refcount_table[i]) : Q2_REFCOUNT_BLOCK_UNKNOWN;
+    if (read)
+        return true;
+    atomic_store(&check->unread, true);
+    q2_findings_add(&check->findings,
+                    &(struct q2_finding){.problem = Q2_PROBLEM_REFCOUNT_TABLE_UNREADABLE,
+                                         .has = Q2_HAS_HOST,
+                                         .host_offset = at,
+                                         .host_length = length});
+    return false;
+}
+
+/* Hold an entry against the rules and count the block that it refers to. */
+static int
+take_entry(struct q2_check *check, uint64_t index, struct q2_tally_cursor *cursor,
+           struct q2_error *err)
+{
+    struct q2_sink sink = q2_findings_sink(&check->findings);
+    uint64_t *entry = &check->refcount_table[index];
+    uint64_t at = check->header.refcount_table_offset + index * 8;
+    if (*entry == 0)
+        return 0;
+    if (q2_refcount_entry_validate(&check->geometry, *entry, at, &sink)) {
+        *entry &= ~Q2_REFCOUNT_TABLE_RESERVED;
+        return q2_tally_add(cursor, q2_cluster_of(check, *entry), 1, 1, 0, err);
     }
-    for (uint64_t i = 0; i < check->refcount_entries; i++)
-        check->refcount_table[i] = q2_load_be64(&check->refcount_table[i]);
+    /* Past the end of the file all is zero, and software takes it for that. */
+    bool aligned = (*entry & ~Q2_REFCOUNT_TABLE_RESERVED & (check->geometry.cluster_size - 1)) == 0;
+    *entry = aligned ? 0 : Q2_REFCOUNT_BLOCK_UNKNOWN;
     return 0;
 }
 
@@ -57,30 +84,21 @@ q2_refcount_block(const struct q2_check *check, uint64_t index)
 int
 q2_pass_refcount_table(struct q2_check *check, struct q2_error *err)
 {
-    int rc = load_table(check, err);
+    int rc = allocate_table(check, err);
     if (rc < 0)
         return rc;
     struct q2_owner owner = {.kind = Q2_OWNER_REFCOUNT_TABLE};
     rc = q2_check_add_region(check, &owner, check->header.refcount_table_offset,
                              check->refcount_entries * 8, err);
 
-    struct q2_sink sink = q2_findings_sink(&check->findings);
     struct q2_tally_cursor cursor;
     q2_tally_cursor_init(&cursor, check->tally);
-    for (uint64_t i = 0; i < check->refcount_entries && rc == 0; i++) {
-        uint64_t *entry = &check->refcount_table[i];
-        uint64_t at = check->header.refcount_table_offset + i * 8;
-        if (*entry == 0)
+    for (uint64_t first = 0, end; first < check->refcount_entries && rc == 0; first = end) {
+        end = q2_min(first + TABLE_BYTES / 8, check->refcount_entries);
+        if (!read_part(check, first, end))
             continue;
-        if (q2_refcount_entry_validate(&check->geometry, *entry, at, &sink)) {
-            *entry &= ~Q2_REFCOUNT_TABLE_RESERVED;
-            rc = q2_tally_add(&cursor, q2_cluster_of(check, *entry), 1, 1, 0, err);
-            continue;
-        }
-        /* Past the end of the file all is zero, and software takes it for that. */
-        bool aligned =
-            (*entry & ~Q2_REFCOUNT_TABLE_RESERVED & (check->geometry.cluster_size - 1)) == 0;
-        *entry = aligned ? 0 : Q2_REFCOUNT_BLOCK_UNKNOWN;
+        for (uint64_t i = first; i < end && rc == 0; i++)
+            rc = take_entry(check, i, &cursor, err);
     }
     q2_tally_release(&cursor);
     return rc;
