@@ -41,8 +41,9 @@ struct q2_owner {
     enum q2_owner_kind kind;
     q2_map_set maps; /* of L1 and L2 tables and of guest clusters */
     uint64_t guest;  /* bytes; of L2 tables and of guest clusters. Behind the disk: VM state */
-    uint64_t index;  /* see above; for guest clusters the L2 index */
-    uint64_t at;     /* host offset of the entry that refers to the cluster, bytes */
+    uint64_t guest_length; /* bytes */
+    uint64_t index;        /* see above; for guest clusters the L2 index */
+    uint64_t at;           /* host offset of the entry that refers to the cluster, bytes */
 };
 
 enum q2_finding_has {

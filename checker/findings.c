@@ -35,14 +35,22 @@ continues(unsigned has, unsigned bit, uint64_t offset, uint64_t length, uint64_t
     return !(has & bit) || offset + length == next;
 }
 
-/* Whether an owner of the next finding follows that of the last one in its guest range. */
 static bool
-owner_continues(const struct q2_owner *last, const struct q2_owner *next, uint64_t length)
+is_guest(const struct q2_owner *owner)
+{
+    return owner->kind == Q2_OWNER_DATA || owner->kind == Q2_OWNER_COMPRESSED;
+}
+
+/* Whether an owner of the next finding follows that of the last one in its guest range, or is the
+ * same structure. */
+static bool
+owner_continues(const struct q2_owner *last, const struct q2_owner *next)
 {
     if (last->kind != next->kind || last->maps != next->maps)
         return false;
-    bool guest = last->kind == Q2_OWNER_DATA || last->kind == Q2_OWNER_COMPRESSED;
-    return !guest || last->guest + length == next->guest;
+    if (is_guest(last))
+        return last->guest + last->guest_length == next->guest;
+    return last->guest == next->guest && last->index == next->index;
 }
 
 static bool
@@ -61,11 +69,8 @@ joins(const struct q2_finding *last, const struct q2_finding *next)
         !continues(last->has, Q2_HAS_GUEST, last->guest_offset, last->guest_length,
                    next->guest_offset))
         return false;
-    if (!(last->has & Q2_HAS_OWNERS))
-        return true;
-    uint64_t length = last->has & Q2_HAS_TARGET ? last->target_length : last->guest_length;
-    return owner_continues(&last->owners[0], &next->owners[0], length) &&
-           owner_continues(&last->owners[1], &next->owners[1], length);
+    return !(last->has & Q2_HAS_OWNERS) || (owner_continues(&last->owners[0], &next->owners[0]) &&
+                                            owner_continues(&last->owners[1], &next->owners[1]));
 }
 
 static void
@@ -75,6 +80,9 @@ join(struct q2_finding *last, const struct q2_finding *next, uint64_t count)
     last->host_length += next->host_length;
     last->target_length += next->target_length;
     last->guest_length += next->guest_length;
+    for (int i = 0; i < 2; i++)
+        if (is_guest(&last->owners[i]))
+            last->owners[i].guest_length += next->owners[i].guest_length;
 }
 
 /* ---- adding ---- */

@@ -157,6 +157,7 @@ use_entry(struct remap *remap, const struct q2_slot_table *table, const struct q
                                  .owner = {.kind = compressed ? Q2_OWNER_COMPRESSED : Q2_OWNER_DATA,
                                            .maps = remap->place.maps,
                                            .guest = remap->place.guest,
+                                           .guest_length = remap->place.length,
                                            .index = remap->place.l2_index,
                                            .at = at},
                                  .active = table->active && !compressed,
@@ -242,6 +243,7 @@ explain_slot(struct remap *remap, uint64_t slot, struct q2_error *err)
         const struct q2_slot_table *table = &window->tables[t];
         struct q2_owner owner = {.kind = Q2_OWNER_L2_TABLE,
                                  .guest = slot * q2_l2_reach(&check->geometry),
+                                 .guest_length = q2_l2_reach(&check->geometry),
                                  .index = slot};
         uint32_t map = window->items[table->first].map;
         rc = intern_maps(remap, table, &owner.maps, err);

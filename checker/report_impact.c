@@ -48,8 +48,7 @@ add_finding(const struct q2_check *check, const struct q2_finding *finding, stru
     if (finding->has & Q2_HAS_OWNERS)
         for (int i = 0; i < 2; i++) {
             const struct q2_owner *owner = &finding->owners[i];
-            add_range(views, view_of(check, owner->maps), owner->guest,
-                      q2_owner_guest_length(check, owner));
+            add_range(views, view_of(check, owner->maps), owner->guest, owner->guest_length);
         }
 }
 

@@ -111,15 +111,14 @@ struct json_object *
 q2_report_owner_object(const struct q2_check *check, const struct q2_owner *owner)
 {
     char text[512];
-    uint64_t length = q2_owner_guest_length(check, owner);
     struct json_object *object = json_object_new_object();
     put_text(&object, "kind", q2_owner_kind_id(owner->kind));
     put_text(&object, "description", q2_report_owner(check, owner, text, sizeof text));
     if (owner->at)
         put_number(&object, "entry-offset", owner->at);
-    if (length) {
+    if (owner->guest_length) {
         put_number(&object, "guest-offset", owner->guest);
-        put_number(&object, "guest-length", length);
+        put_number(&object, "guest-length", owner->guest_length);
     }
     switch (owner->kind) {
     case Q2_OWNER_DATA:

@@ -37,23 +37,6 @@ q2_owner_kind_id(enum q2_owner_kind kind)
     return kinds[kind].id;
 }
 
-uint64_t
-q2_owner_guest_length(const struct q2_check *check, const struct q2_owner *owner)
-{
-    struct q2_geometry geometry;
-    if (!q2_check_geometry(check, &geometry))
-        return 0;
-    switch (owner->kind) {
-    case Q2_OWNER_L2_TABLE:
-        return q2_l2_reach(&geometry);
-    case Q2_OWNER_DATA:
-    case Q2_OWNER_COMPRESSED:
-        return geometry.cluster_size;
-    default:
-        return 0;
-    }
-}
-
 /* The first columns of a name; cut between characters. */
 static int
 name_bytes(const char *name)
@@ -112,15 +95,14 @@ append_guest(const struct q2_check *check, const struct q2_owner *owner, char *b
              size_t *used)
 {
     struct q2_geometry geometry;
-    uint64_t length = q2_owner_guest_length(check, owner);
-    if (length == 0 || !q2_check_geometry(check, &geometry))
+    if (owner->guest_length == 0 || !q2_check_geometry(check, &geometry))
         return;
     bool state = owner->guest >= geometry.disk_size;
     q2_format_append(buffer, size, used, "%s %s",
                      state                              ? " in VM state, at guest"
                      : owner->kind == Q2_OWNER_L2_TABLE ? " for guest"
                                                         : ", guest",
-                     q2_format_range(owner->guest, length).text);
+                     q2_format_range(owner->guest, owner->guest_length).text);
 }
 
 const char *

@@ -17,9 +17,6 @@ const char *q2_exit_id(enum q2_check_exit status);
 /* A stable one-word id, for JSON: "l2-table", "data". */
 const char *q2_owner_kind_id(enum q2_owner_kind kind);
 
-/* Bytes of guest data that an owner stands for; 0 where it is not about a guest range. */
-uint64_t q2_owner_guest_length(const struct q2_check *check, const struct q2_owner *owner);
-
 /* Describe a set of maps, such as "active, snapshot 'a' and 3 more". Empty for the empty set.
  * Returns `buffer`, always terminated. */
 const char *q2_report_maps(const struct q2_check *check, q2_map_set maps, char *buffer,

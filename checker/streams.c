@@ -53,6 +53,7 @@ owner_of(const struct q2_geometry *geometry, const struct q2_stream *stream)
 {
     return (struct q2_owner){.kind = Q2_OWNER_COMPRESSED,
                              .guest = stream->guest << geometry->cluster_bits,
+                             .guest_length = geometry->cluster_size,
                              .index = stream->guest & (geometry->l2_entries - 1)};
 }
 

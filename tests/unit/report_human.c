@@ -100,13 +100,20 @@ Test(human, lists_no_more_than_asked)
 Test(human, names_both_owners)
 {
     struct q2_check check = {.snapshots = 1};
-    add(&check, (struct q2_finding){
-                    .problem = Q2_PROBLEM_OVERLAP_DATA,
-                    .has = Q2_HAS_TARGET | Q2_HAS_OWNERS,
-                    .target_offset = 0x60000,
-                    .target_length = 65536,
-                    .owners = {{.kind = Q2_OWNER_DATA, .maps = 1, .guest = 0, .at = 0x40000},
-                               {.kind = Q2_OWNER_DATA, .maps = 2, .guest = 65536, .at = 0x40008}}});
+    add(&check, (struct q2_finding){.problem = Q2_PROBLEM_OVERLAP_DATA,
+                                    .has = Q2_HAS_TARGET | Q2_HAS_OWNERS,
+                                    .target_offset = 0x60000,
+                                    .target_length = 65536,
+                                    .owners = {{.kind = Q2_OWNER_DATA,
+                                                .maps = 1,
+                                                .guest = 0,
+                                                .guest_length = 65536,
+                                                .at = 0x40000},
+                                               {.kind = Q2_OWNER_DATA,
+                                                .maps = 2,
+                                                .guest = 65536,
+                                                .guest_length = 65536,
+                                                .at = 0x40008}}});
     char *text = human(&check, "vm.qcow2", &plain);
     EXPECT_IN(text, "host 0x60000-0x70000");
     EXPECT_IN(text, "used by guest data, guest 0-64K (active), entry at 0x40000 ");

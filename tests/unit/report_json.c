@@ -74,11 +74,13 @@ Test(json, says_what_the_human_report_says)
 Test(json, owners_and_totals)
 {
     struct q2_check check = {.snapshots = 0};
-    add(&check, (struct q2_finding){.problem = Q2_PROBLEM_OVERLAP_METADATA_DATA,
-                                    .has = Q2_HAS_TARGET | Q2_HAS_OWNERS,
-                                    .owners = {{.kind = Q2_OWNER_REFCOUNT_BLOCK, .index = 3},
-                                               {.kind = Q2_OWNER_DATA, .maps = 1, .guest = 65536}},
-                                    .detail = (char *)"a \"detail\""});
+    add(&check,
+        (struct q2_finding){
+            .problem = Q2_PROBLEM_OVERLAP_METADATA_DATA,
+            .has = Q2_HAS_TARGET | Q2_HAS_OWNERS,
+            .owners = {{.kind = Q2_OWNER_REFCOUNT_BLOCK, .index = 3},
+                       {.kind = Q2_OWNER_DATA, .maps = 1, .guest = 65536, .guest_length = 65536}},
+            .detail = (char *)"a \"detail\""});
     struct json_object *root = parsed(&check, "vm.qcow2", true);
     struct json_object *finding = json_object_array_get_idx(member(root, "findings"), 0);
     struct json_object *owners = member(finding, "owners");

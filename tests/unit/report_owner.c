@@ -10,14 +10,20 @@
 Test(owner, says_what_and_whose)
 {
     struct q2_check check = {.snapshots = 3};
-    struct q2_owner owner = {.kind = Q2_OWNER_L2_TABLE, .maps = 3};
+    struct q2_owner owner = {.kind = Q2_OWNER_L2_TABLE,
+                             .maps = 3,
+                             .guest_length = UINT64_C(512) << 20};
     char text[256];
     cr_expect_str_eq(q2_report_owner(&check, &owner, text, sizeof text),
                      "L2 table for guest 0-512M (active, snapshot 'before')");
-    owner = (struct q2_owner){.kind = Q2_OWNER_DATA, .maps = 4, .guest = 65536};
+    owner =
+        (struct q2_owner){.kind = Q2_OWNER_DATA, .maps = 4, .guest = 65536, .guest_length = 65536};
     cr_expect_str_eq(q2_report_owner(&check, &owner, text, sizeof text),
                      "guest data, guest 64K-128K (snapshot '2')");
-    owner = (struct q2_owner){.kind = Q2_OWNER_DATA, .maps = 1, .guest = UINT64_C(1) << 30};
+    owner = (struct q2_owner){.kind = Q2_OWNER_DATA,
+                              .maps = 1,
+                              .guest = UINT64_C(1) << 30,
+                              .guest_length = 65536};
     cr_expect_str_eq(q2_report_owner(&check, &owner, text, sizeof text),
                      "guest data in VM state, at guest 1048576K-1048640K (active)");
     owner = (struct q2_owner){.kind = Q2_OWNER_REFCOUNT_BLOCK, .index = 7};
