@@ -190,6 +190,8 @@ int recipe_view_save(struct recipe_build *build);
 
 int recipe_fill_file(struct q2_file *file, uint64_t offset, uint64_t length,
                      const struct recipe_pattern *pattern, struct q2_error *err);
+/* Make a range zero, sparse where it can be, and the file long enough to hold it. */
+int recipe_zero_file(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err);
 /* Write to new space of a file; zeros are left out, so that it stays sparse. */
 int recipe_put(struct q2_file *file, uint64_t offset, const uint8_t *bytes, uint64_t length,
                struct q2_error *err);

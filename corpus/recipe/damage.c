@@ -71,19 +71,6 @@ append(struct recipe_build *build, const struct recipe_clause *head)
                                  build->err);
 }
 
-/* Zeros are punched inside the file, so that a range of any length costs nothing. */
-static int
-zero_fill(struct recipe_build *build, uint64_t offset, uint64_t length)
-{
-    uint64_t size = 0, end = 0;
-    if (!q2_add(offset, length, &end))
-        return recipe_fail(build, "the range ends beyond 2^64");
-    int rc = q2_file_size(build->image, &size, build->err);
-    if (rc == 0 && end > size)
-        rc = q2_file_truncate(build->image, end, build->err);
-    return rc || length == 0 ? rc : q2_file_punch(build->image, offset, length, build->err);
-}
-
 /* Copy between ranges that do not overlap. */
 static int
 copy(struct recipe_build *build, uint64_t from, uint64_t to, uint64_t length)
@@ -127,7 +114,7 @@ recipe_damage(struct recipe_build *build, const struct recipe_statement *stateme
         return recipe_fill_file(build->image, numbers[0], numbers[1], &head->arguments[2].pattern,
                                 build->err);
     case WORD_ZERO_FILL:
-        return zero_fill(build, numbers[0], numbers[1]);
+        return recipe_zero_file(build->image, numbers[0], numbers[1], build->err);
     default:
         return copy(build, numbers[0], numbers[1], numbers[2]);
     }

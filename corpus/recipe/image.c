@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a recipe may ask for; keeps the refcounts of the model below a gigabyte. */
-static const uint64_t MAX_CLUSTERS = UINT64_C(1) << 27;
+/* What a recipe may ask for; keeps the model below a gigabyte. */
+static const uint64_t MAX_CLUSTERS = UINT64_C(1) << 25;
 
 int
 recipe_fail(struct recipe_build *build, const char *format, ...)

@@ -28,7 +28,10 @@ write_vm_state(struct recipe_build *build, const struct recipe_clause *clause, u
     int rc = recipe_number(build, clause, 0, &length);
     if (rc)
         return rc;
-    rc = recipe_grow_l1(build, q2_l1_entries_for(&build->geometry, start + length));
+    uint64_t end;
+    if (!q2_add(start, length, &end))
+        return recipe_fail(build, "the VM state would end beyond 2^64");
+    rc = recipe_grow_l1(build, q2_l1_entries_for(&build->geometry, end));
     rc = rc ? rc : recipe_view_fill(build, start, length, &clause->arguments[1].pattern);
     rc = rc ? rc : recipe_store(build, start, length);
     if (rc == 0)

@@ -12,11 +12,25 @@
 enum { CHUNK = 64 << 10, GRAIN = 4096 };
 
 int
+recipe_zero_file(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
+{
+    uint64_t size = 0, end;
+    if (!q2_add(offset, length, &end))
+        return q2_error_set(err, Q2_ERR_RANGE, "%s would be larger than 2^64 bytes", file->name);
+    int rc = q2_file_size(file, &size, err);
+    if (rc == 0 && offset < size && length)
+        rc = q2_file_punch(file, offset, q2_min(length, size - offset), err);
+    return rc || end <= size ? rc : q2_file_truncate(file, end, err);
+}
+
+int
 recipe_fill_file(struct q2_file *file, uint64_t offset, uint64_t length,
                  const struct recipe_pattern *pattern, struct q2_error *err)
 {
     uint8_t chunk[CHUNK];
     int rc = 0;
+    if (pattern->kind == PATTERN_BYTE && pattern->seed == 0)
+        return recipe_zero_file(file, offset, length, err);
     for (uint64_t done = 0; done < length && rc == 0;) {
         size_t part = (size_t)q2_min(length - done, CHUNK);
         recipe_pattern_fill(pattern, done, chunk, part);
