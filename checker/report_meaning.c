@@ -2,7 +2,7 @@
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
 /* The end of the human report, for a reader who skips everything above it: what the findings mean
- * for the guest's data, worst first and at most two sentences, and which commands to run next. */
+ * for the guest's data, worst first and at most two sentences. */
 
 #include "checker/format.h"
 #include "checker/report_parts.h"
@@ -125,66 +125,14 @@ describe_meaning(const struct q2_check *check, char *text, size_t size)
                          used ? " " : "");
 }
 
-struct advice {
-    bool repair;              /* something that qcow2-repair can fix in place */
-    bool salvage;             /* something that it can only copy around */
-    enum q2_problem to_learn; /* the worst problem */
-    bool any;
-};
-
-static bool
-is_worse(const struct q2_catalogue_entry *a, const struct q2_catalogue_entry *b)
-{
-    return a->severity != b->severity ? a->severity < b->severity : a->impact < b->impact;
-}
-
-static struct advice
-advise(const struct q2_check *check)
-{
-    struct advice advice = {.to_learn = Q2_PROBLEM_COUNT};
-    for (int i = 0; i < Q2_PROBLEM_COUNT; i++) {
-        enum q2_problem problem = (enum q2_problem)i;
-        const struct q2_catalogue_entry *entry = q2_catalogue(problem);
-        if (q2_check_problem_count(check, problem).count == 0)
-            continue;
-        if (!advice.any || is_worse(entry, q2_catalogue(advice.to_learn)))
-            advice.to_learn = problem;
-        advice.any = true;
-        advice.repair |= entry->repair == Q2_REPAIR_CERTAIN || entry->repair == Q2_REPAIR_LIKELY;
-        advice.salvage |= entry->repair == Q2_REPAIR_SALVAGE;
-    }
-    return advice;
-}
-
-static void
-print_commands(const struct q2_check *check, const char *filename, FILE *out)
-{
-    char name[1024];
-    struct advice advice = advise(check);
-    q2_format_shell(name, sizeof name, filename);
-    fputs("\nNext:\n", out);
-    if (advice.repair) {
-        fprintf(out, "  qcow2-repair --dry-run %s\n", name);
-        fputs("      shows what a repair would do and writes nothing;\n", out);
-        fprintf(out, "  qcow2-repair %s\n", name);
-        fputs("      does it, and keeps a journal to undo it with\n", out);
-    }
-    if (advice.salvage) {
-        fprintf(out, "  qcow2-repair --salvage NEW.qcow2 %s\n", name);
-        fputs("      copies everything that is readable to a new image\n", out);
-    }
-    fprintf(out, "  qcow2-check --explain %s\n", q2_problem_id(advice.to_learn));
-    fputs("      says more about a problem; so for each of the ids above\n", out);
-}
-
 void
 q2_report_meaning(const struct q2_check *check, const char *filename, FILE *out)
 {
     char text[1024];
-    if (!advise(check).any)
+    if (!q2_check_finding_count(check))
         return;
     describe_meaning(check, text, sizeof text);
     fputs("\nWhat this means: ", out);
     q2_format_wrap(out, 17, 0, text);
-    print_commands(check, filename, out);
+    q2_report_advice(check, filename, out);
 }

@@ -52,4 +52,7 @@ void q2_report_verdict(const struct q2_check *check, const char *filename,
  * as the end of a human report. */
 void q2_report_meaning(const struct q2_check *check, const char *filename, FILE *out);
 
+/* Only the commands. They name nothing but programs that exist. */
+void q2_report_advice(const struct q2_check *check, const char *filename, FILE *out);
+
 #endif

@@ -207,7 +207,7 @@ apply_value(int option, struct options *options)
     case 'f':
         return parse_format(optarg);
     case 'r':
-        say_error(NULL, "qcow2-check never writes; qcow2-repair repairs");
+        say_error(NULL, "qcow2-check never writes to an image, and so repairs none");
         return false;
     default:
         say_error(NULL, "qcow2-check --help lists the options");

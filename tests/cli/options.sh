@@ -43,7 +43,7 @@ done << 'END'
 --explain=l2-entry|l2-entry-past-end
 --explain=cluster-leaked clean.qcow2|take no image
 -f raw clean.qcow2|'raw' is not supported
--r all clean.qcow2|qcow2-repair
+-r all clean.qcow2|never writes
 END
 
 # What qemu-img takes.

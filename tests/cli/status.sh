@@ -15,10 +15,11 @@ run 2 damaged.qcow2
 out_has "l2-entry-past-end"
 out_has "guest 64K-128K (active)"
 out_has "What this means:"
-out_has "qcow2-repair --dry-run damaged.qcow2"
+out_has "cp --sparse=always damaged.qcow2"
 run 3 leaky.qcow2
 out_has "3 leaks"
 out_has "Guest data is not affected"
+out_has "qemu-img check -r leaks leaky.qcow2"
 run 63 other.txt
 err_has "qcow2-check: other.txt: "
 out_is_empty
