@@ -150,6 +150,8 @@ Test(recipe, content_is_held_against_the_image)
                  "t:4:1: a refcount would be 2; refcount-bits allows less");
     expect_error("data-file d\nsize 1M\nsnapshot s",
                  "t:3:1: an image with an external data file cannot have snapshots");
+    expect_error("size 1M\nsnapshot s vm-state (0 - 1) 0",
+                 "t:2:12: the VM state would end beyond 2^64");
     expect_error("size 1M\nbitmap b granularity 3",
                  "t:2:10: a granularity is a power of two from 512 to 2G");
     expect_error("size 1M\nbitmap b dirty 1M 1",
@@ -336,6 +338,15 @@ Test(recipe, files_of_exabytes_stay_sparse)
     cr_expect_eq(load(file, (UINT64_C(1) << 60) - 4096, 2), 0x4141);
     cr_assert_eq(q2_file_allocated(file, &bytes, NULL), 0);
     cr_expect_lt(bytes, 1 << 20);
+}
+
+Test(recipe, leaks_have_names)
+{
+    Q2_AUTOCLOSE struct q2_file *file =
+        build("size 1M\nleak 2 0x41\nleak 1 \"xy\"\nu64[0x200] = offset(leak[0])\n"
+              "u64[0x208] = offset(leak[1])\n");
+    cr_expect_eq(load(file, load(file, 0x200, 8) + 0x10000, 1), 0x41);
+    cr_expect_eq(load(file, load(file, 0x208, 8), 2), 0x7879);
 }
 
 Test(recipe, bytes_can_be_appended_copied_and_cut)
