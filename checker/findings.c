@@ -56,7 +56,8 @@ owner_continues(const struct q2_owner *last, const struct q2_owner *next)
 static bool
 joins(const struct q2_finding *last, const struct q2_finding *next)
 {
-    if (last->has != next->has || last->maps != next->maps || last->detail || next->detail)
+    if (last->has != next->has || last->maps != next->maps || last->detail ||
+        (next->detail && next->detail[0]))
         return false;
     /* Refcounts say something; entries differ from their neighbours in any case. */
     if (q2_problem_is_about_refcounts(last->problem) &&
