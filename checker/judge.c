@@ -29,7 +29,23 @@ is_guest(const struct q2_owner *owner)
     return owner->kind == Q2_OWNER_DATA || owner->kind == Q2_OWNER_COMPRESSED;
 }
 
-/* Say where a finding is in terms of its first owner: the guest range that depends on it. */
+static bool
+is_bitmap(const struct q2_owner *owner)
+{
+    return owner->kind == Q2_OWNER_BITMAP_DIRECTORY || owner->kind == Q2_OWNER_BITMAP_TABLE ||
+           owner->kind == Q2_OWNER_BITMAP_DATA;
+}
+
+/* Of two uses, the one that says where a finding is: the later one that has a guest range. */
+static const struct q2_use *
+place_of(const struct q2_use *first, const struct q2_use *second)
+{
+    if (!second)
+        return first;
+    return second->owner.guest_length || !first->owner.guest_length ? second : first;
+}
+
+/* Say where a finding is in terms of one owner: the guest range that depends on it. */
 static void
 add_place(const struct trial *trial, struct q2_finding *finding, const struct q2_use *use)
 {
@@ -69,7 +85,7 @@ add(const struct trial *trial, enum q2_problem problem, const struct q2_use *fir
     if (first) {
         finding.has |= Q2_HAS_OWNERS;
         finding.owners[0] = first->owner;
-        add_place(trial, &finding, second ? second : first);
+        add_place(trial, &finding, place_of(first, second));
     }
     if (second)
         finding.owners[1] = second->owner;
@@ -144,6 +160,8 @@ overlap_of(const struct q2_owner *a, const struct q2_owner *b)
         return Q2_PROBLEM_OVERLAP_METADATA_DATA;
     if (a->kind == Q2_OWNER_L2_TABLE && b->kind == Q2_OWNER_L2_TABLE)
         return Q2_PROBLEM_OVERLAP_L2_TABLE;
+    if (is_bitmap(a) && is_bitmap(b))
+        return Q2_PROBLEM_OVERLAP_BITMAPS;
     return Q2_PROBLEM_OVERLAP_METADATA;
 }
 
