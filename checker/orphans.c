@@ -162,7 +162,8 @@ examine(struct look *look, uint64_t cluster)
         return;
     if (q2_snapshot_plausible(&check->geometry, look->buffer, length,
                               cluster << check->geometry.cluster_bits)) {
-        report(check, Q2_PROBLEM_SNAPSHOT_TABLE_LOST, cluster, 0);
+        if (!check->lost_at || q2_cluster_of(check, check->lost_at) != cluster)
+            report(check, Q2_PROBLEM_SNAPSHOT_TABLE_LOST, cluster, 0);
         return;
     }
     if (!like_l2(look, length, &likeness) || (likeness.orphans == 0 && !check->options.deep))

@@ -7,6 +7,7 @@
 #include "core/base/checked.h"
 #include "core/format/snapshot.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,15 +74,6 @@ copy_text(struct q2_check *check, const uint8_t *bytes, size_t length, const cha
     return rc;
 }
 
-static bool
-has_control(const uint8_t *text, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (text[i] < 0x20 || text[i] == 0x7f)
-            return true;
-    return false;
-}
-
 static int
 add_name(struct q2_check *check, const struct q2_snapshot *snapshot, const uint8_t *text,
          struct q2_error *err)
@@ -94,45 +86,124 @@ add_name(struct q2_check *check, const struct q2_snapshot *snapshot, const uint8
     rc = copy_text(check, text, snapshot->id_length, &name->id, err);
     if (rc == 0)
         rc = copy_text(check, text + snapshot->id_length, snapshot->name_length, &name->name, err);
-    if (has_control(text, (size_t)snapshot->id_length + snapshot->name_length)) {
-        struct q2_sink sink = q2_findings_sink(&check->findings);
-        q2_violate(&sink, Q2_PROBLEM_SNAPSHOT_NAME_CONTROL, snapshot->at + 12, 4,
-                   check->snapshot_count - 1, NULL);
-    }
     return rc;
+}
+
+static void
+check_text(const struct q2_snapshot *snapshot, const uint8_t *text, const struct q2_sink *sink)
+{
+    size_t length = (size_t)snapshot->id_length + snapshot->name_length;
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] >= 0x20 && text[i] != 0x7f)
+            continue;
+        bool id = i < snapshot->id_length;
+        q2_violate(sink, Q2_PROBLEM_SNAPSHOT_NAME_CONTROL,
+                   snapshot->at + Q2_SNAPSHOT_FIXED_LENGTH + snapshot->extra_length + i, 1, text[i],
+                   "byte %zu of the %s", id ? i : i - snapshot->id_length, id ? "id" : "name");
+        return;
+    }
 }
 
 /* ---- the table ---- */
 
 struct reading {
     struct q2_check *check;
-    uint64_t at;  /* of the next entry, bytes */
-    uint64_t end; /* of what the table may occupy, bytes */
+    uint64_t at;     /* of the next entry, bytes */
+    uint64_t end;    /* of what the table may occupy, bytes */
+    bool cut;        /* the file ends inside the last cluster of the table */
+    q2_map_set maps; /* of the entry at hand, once it has a name */
     struct q2_sink sink;
 };
+
+static void
+report(void *data, const struct q2_violation *violation)
+{
+    struct reading *reading = data;
+    q2_findings_add(&reading->check->findings,
+                    &(struct q2_finding){.problem = violation->problem,
+                                         .has = Q2_HAS_HOST | Q2_HAS_GOT |
+                                                (violation->has_expected ? Q2_HAS_EXPECTED : 0U),
+                                         .host_offset = violation->offset,
+                                         .host_length = violation->length,
+                                         .got = violation->got,
+                                         .expected = violation->expected,
+                                         .maps = reading->maps,
+                                         .detail = (char *)(uintptr_t)violation->detail});
+}
+
+static void
+report_end(struct reading *reading, enum q2_problem problem, uint64_t end)
+{
+    q2_violate(&reading->sink, problem, reading->at, end - reading->at, end, "end of entry %llu",
+               (unsigned long long)reading->check->snapshot_count);
+}
+
+static void
+report_unreadable(struct reading *reading, uint64_t at, uint64_t length)
+{
+    char detail[32];
+    snprintf(detail, sizeof detail, "entry %llu",
+             (unsigned long long)reading->check->snapshot_count);
+    q2_findings_add(&reading->check->findings,
+                    &(struct q2_finding){.problem = Q2_PROBLEM_SNAPSHOT_TABLE_UNREADABLE,
+                                         .has = Q2_HAS_HOST,
+                                         .host_offset = at,
+                                         .host_length = length,
+                                         .detail = detail});
+    atomic_store(&reading->check->unread, true);
+}
 
 /* Read `length` bytes at the current entry; false with a finding where that is not possible. */
 static bool
 read_piece(struct reading *reading, uint64_t offset, uint64_t length, void *buffer)
 {
     struct q2_check *check = reading->check;
-    uint64_t at = reading->at + offset;
-    if (!q2_range_inside(at, length, reading->end)) {
-        bool file_ends = reading->end == check->geometry.file_size;
-        q2_violate(&reading->sink,
+    uint64_t at = reading->at + offset, file_size = check->geometry.file_size;
+    bool whole = q2_range_inside(at, length, file_size);
+    if (!q2_range_inside(at, length, reading->end) || (offset == 0 && !whole)) {
+        bool file_ends =
+            reading->end < check->header.snapshots_offset + Q2_MAX_SNAPSHOT_TABLE_BYTES;
+        report_end(reading,
                    file_ends ? Q2_PROBLEM_SNAPSHOT_TABLE_PAST_END
                              : Q2_PROBLEM_SNAPSHOT_TABLE_TOO_BIG,
-                   reading->at, length, check->snapshot_count, "entry %llu",
-                   (unsigned long long)check->snapshot_count);
+                   at + length);
         check->unlocated = true;
         return false;
     }
-    if (q2_file_read(check->file, at, buffer, length, NULL) == 0)
+    /* An entry whose fixed part is there is of use without its name. */
+    if (!whole && !reading->cut)
+        report_end(reading, Q2_PROBLEM_SNAPSHOT_TABLE_PAST_END, at + length);
+    reading->cut |= !whole;
+    if (q2_file_read_padded(check->file, at, buffer, length, NULL) == 0)
         return true;
-    q2_violate(&reading->sink, Q2_PROBLEM_SNAPSHOT_TABLE_UNREADABLE, at, length,
-               check->snapshot_count, "entry %llu", (unsigned long long)check->snapshot_count);
-    atomic_store(&check->unread, true);
+    report_unreadable(reading, at, length);
     return false;
+}
+
+/* Take an entry that has been read as a snapshot and a map. */
+static int
+add_snapshot(struct reading *reading, const struct q2_snapshot *snapshot, const uint8_t *text,
+             struct q2_error *err)
+{
+    struct q2_check *check = reading->check;
+    uint32_t index = (uint32_t)check->map_count;
+    int rc = add_name(check, snapshot, text, err);
+    if (rc == 0)
+        rc = q2_mapset_intern(check->sets, &index, 1, &reading->maps, err);
+    if (rc < 0)
+        return rc;
+    if (!reading->cut)
+        check_text(snapshot, text, &reading->sink);
+    bool usable =
+        q2_snapshot_validate(&check->geometry, snapshot, check->options.now, &reading->sink);
+    reading->maps = Q2_MAP_SET_NONE;
+    return add_map(check,
+                   &(struct q2_map){.l1_offset = snapshot->l1_table_offset,
+                                    .l1_size = usable ? snapshot->l1_size : 0,
+                                    .limit = limit_of(&check->geometry, snapshot->disk_size,
+                                                      snapshot->vm_state_size),
+                                    .entry_at = snapshot->at},
+                   err);
 }
 
 /* One entry. *ret_more says whether the next one can be found. */
@@ -160,32 +231,22 @@ read_entry(struct reading *reading, bool *ret_more, struct q2_error *err)
     if (read_piece(reading, (uint64_t)Q2_SNAPSHOT_FIXED_LENGTH + snapshot.extra_length, text_length,
                    text)) {
         *ret_more = true;
-        rc = add_name(check, &snapshot, text, err);
+        rc = add_snapshot(reading, &snapshot, text, err);
     }
     if (text != empty)
         free(text);
-    if (rc < 0 || !*ret_more)
-        return rc;
-
-    bool usable =
-        q2_snapshot_validate(&check->geometry, &snapshot, check->options.now, &reading->sink);
-    reading->at += q2_snapshot_length(fixed);
-    return add_map(check,
-                   &(struct q2_map){.l1_offset = snapshot.l1_table_offset,
-                                    .l1_size = usable ? snapshot.l1_size : 0,
-                                    .limit = limit_of(&check->geometry, snapshot.disk_size,
-                                                      snapshot.vm_state_size)},
-                   err);
+    reading->at += *ret_more ? q2_snapshot_length(fixed) : 0;
+    return rc;
 }
 
 static int
 read_table(struct q2_check *check, uint64_t *ret_end, struct q2_error *err)
 {
-    struct reading reading = {.check = check,
-                              .at = check->header.snapshots_offset,
-                              .sink = q2_findings_sink(&check->findings)};
+    struct reading reading = {.check = check, .at = check->header.snapshots_offset};
     uint64_t start = reading.at;
-    reading.end = q2_min(check->geometry.file_size, start + Q2_MAX_SNAPSHOT_TABLE_BYTES);
+    reading.sink = (struct q2_sink){.report = report, .data = &reading};
+    reading.end = q2_min(check->geometry.file_clusters << check->geometry.cluster_bits,
+                         start + Q2_MAX_SNAPSHOT_TABLE_BYTES);
     bool more = true;
     int rc = 0;
     for (uint32_t i = 0; i < check->header.nb_snapshots && more && rc == 0; i++)
@@ -210,6 +271,8 @@ look_for_more(struct q2_check *check, uint64_t at)
     struct q2_sink sink = q2_findings_sink(&check->findings);
     q2_violate(&sink, Q2_PROBLEM_SNAPSHOT_TABLE_LOST, at, q2_snapshot_length(bytes),
                check->header.nb_snapshots, "nb_snapshots");
+    check->lost_at = at;
+    check->unlocated = true;
 }
 
 /* ---- duplicates ---- */
@@ -227,6 +290,22 @@ compare_named(const void *left, const void *right)
     return order ? order : (a->index > b->index) - (a->index < b->index);
 }
 
+static void
+report_duplicate(struct q2_check *check, bool ids, const struct named *first,
+                 const struct named *second)
+{
+    char detail[Q2_DETAIL_SIZE];
+    snprintf(detail, sizeof detail, "\"%.60s\" is the %s of entries %llu and %llu", second->text,
+             ids ? "id" : "name", (unsigned long long)first->index,
+             (unsigned long long)second->index);
+    q2_findings_add(&check->findings,
+                    &(struct q2_finding){.problem = ids ? Q2_PROBLEM_SNAPSHOT_ID_DUPLICATE
+                                                        : Q2_PROBLEM_SNAPSHOT_NAME_DUPLICATE,
+                                         .has = Q2_HAS_HOST,
+                                         .host_offset = check->maps[second->index + 1].entry_at,
+                                         .detail = detail});
+}
+
 static int
 find_duplicates(struct q2_check *check, bool ids, struct q2_error *err)
 {
@@ -242,15 +321,10 @@ find_duplicates(struct q2_check *check, bool ids, struct q2_error *err)
                                   .index = i};
     qsort(named, count, sizeof *named, compare_named);
 
-    struct q2_sink sink = q2_findings_sink(&check->findings);
-    for (uint64_t i = 1; i < count; i++) {
+    for (uint64_t i = 1; i < count; i++)
         /* Two empty ids or names say nothing of each other. */
-        if (named[i].text[0] == '\0' || strcmp(named[i].text, named[i - 1].text) != 0)
-            continue;
-        q2_violate(&sink,
-                   ids ? Q2_PROBLEM_SNAPSHOT_ID_DUPLICATE : Q2_PROBLEM_SNAPSHOT_NAME_DUPLICATE,
-                   check->header.snapshots_offset, 0, named[i].index, "\"%.60s\"", named[i].text);
-    }
+        if (named[i].text[0] && strcmp(named[i].text, named[i - 1].text) == 0)
+            report_duplicate(check, ids, &named[i - 1], &named[i]);
     q2_budget_free(&check->budget, memory, count, sizeof(struct named));
     return 0;
 }

@@ -24,6 +24,7 @@ struct q2_map {
     uint64_t l1_offset; /* bytes */
     uint32_t l1_size;   /* entries; 0 where the table cannot be used */
     uint64_t limit;     /* guest offset behind the disk and its VM state, bytes */
+    uint64_t entry_at;  /* of the snapshot's entry in the snapshot table, bytes */
 };
 
 /* A metadata structure of known place. */
@@ -79,6 +80,7 @@ struct q2_check {
     struct q2_work work;
     _Atomic bool unread; /* a table could not be read, so references are missing */
     bool unlocated;      /* nor could one be found: what says where it is is damaged */
+    uint64_t lost_at;    /* of snapshots that have been reported as lost, bytes; 0: none */
     struct q2_mapset *sets;
     struct q2_findings findings;
     struct q2_check_counts counts;

@@ -7,6 +7,7 @@
 #include "core/base/endian.h"
 
 #include <string.h>
+#include <time.h>
 
 /* Byte offsets inside an entry. */
 enum {
@@ -85,14 +86,15 @@ validate_l1(const struct q2_geometry *geometry, const struct q2_snapshot *snapsh
                    NULL);
         return false;
     }
-    if (snapshot->l1_table_offset & (geometry->cluster_size - 1)) {
+    if ((snapshot->l1_table_offset & (geometry->cluster_size - 1)) ||
+        (bytes && !snapshot->l1_table_offset)) {
         q2_violate(sink, Q2_PROBLEM_SNAPSHOT_L1_UNALIGNED, at + AT_L1_OFFSET, 8,
                    snapshot->l1_table_offset, NULL);
         return false;
     }
     if (bytes && !q2_range_inside(snapshot->l1_table_offset, bytes, geometry->file_size)) {
         q2_violate(sink, Q2_PROBLEM_SNAPSHOT_L1_PAST_END, at + AT_L1_OFFSET, 8,
-                   snapshot->l1_table_offset, NULL);
+                   snapshot->l1_table_offset, "l1_size %u", snapshot->l1_size);
         return false;
     }
     return true;
@@ -103,6 +105,7 @@ validate_sizes(const struct q2_geometry *geometry, const struct q2_snapshot *sna
                const struct q2_sink *sink)
 {
     uint64_t needed = q2_l1_entries_for(geometry, snapshot->disk_size);
+    bool wide = snapshot->extra_length >= 8;
     if (snapshot->l1_size < needed) {
         q2_violate_expected(sink, Q2_PROBLEM_SNAPSHOT_L1_TOO_SMALL, snapshot->at + AT_L1_SIZE, 4,
                             snapshot->l1_size, needed, NULL);
@@ -111,16 +114,32 @@ validate_sizes(const struct q2_geometry *geometry, const struct q2_snapshot *sna
     /* VM state is stored behind the disk: in the entries of the L1 table that are left over. */
     uint64_t reach = (snapshot->l1_size - needed) * q2_l2_reach(geometry);
     if (snapshot->vm_state_size > reach)
-        q2_violate(sink, Q2_PROBLEM_SNAPSHOT_VM_STATE, snapshot->at + AT_VM_STATE_32, 4,
+        q2_violate(sink, Q2_PROBLEM_SNAPSHOT_VM_STATE,
+                   snapshot->at + (wide ? AT_VM_STATE_64 : AT_VM_STATE_32), wide ? 8 : 4,
                    snapshot->vm_state_size, "%llu bytes are mapped behind the disk",
                    (unsigned long long)reach);
+}
+
+static void
+validate_date(const struct q2_snapshot *snapshot, uint64_t now, const struct q2_sink *sink)
+{
+    enum { A_DAY = 86400 };
+    time_t seconds = snapshot->date_seconds;
+    struct tm tm;
+    char text[32] = "";
+    if (snapshot->date_nanoseconds >= 1000000000)
+        q2_violate(sink, Q2_PROBLEM_SNAPSHOT_DATE, snapshot->at + AT_NANOSECONDS, 4,
+                   snapshot->date_nanoseconds, "%u nanoseconds", snapshot->date_nanoseconds);
+    else if (now && snapshot->date_seconds > now + A_DAY && gmtime_r(&seconds, &tm) &&
+             strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm))
+        q2_violate(sink, Q2_PROBLEM_SNAPSHOT_DATE, snapshot->at + AT_SECONDS, 4,
+                   snapshot->date_seconds, "%s", text);
 }
 
 bool
 q2_snapshot_validate(const struct q2_geometry *geometry, const struct q2_snapshot *snapshot,
                      uint64_t now, const struct q2_sink *sink)
 {
-    enum { A_DAY = 86400 };
     uint64_t at = snapshot->at;
     if (geometry->version >= 3 && snapshot->extra_length < Q2_SNAPSHOT_EXTRA_LENGTH)
         q2_violate_expected(sink, Q2_PROBLEM_SNAPSHOT_EXTRA_SHORT, at + AT_EXTRA_LENGTH, 4,
@@ -130,12 +149,7 @@ q2_snapshot_validate(const struct q2_geometry *geometry, const struct q2_snapsho
                    snapshot->extra_length, NULL);
     if (snapshot->id_length == 0)
         q2_violate(sink, Q2_PROBLEM_SNAPSHOT_ID_EMPTY, at + AT_ID_LENGTH, 2, 0, NULL);
-    if (snapshot->date_nanoseconds >= 1000000000)
-        q2_violate(sink, Q2_PROBLEM_SNAPSHOT_DATE, at + AT_NANOSECONDS, 4,
-                   snapshot->date_nanoseconds, "nanoseconds");
-    else if (now && snapshot->date_seconds > now + A_DAY)
-        q2_violate(sink, Q2_PROBLEM_SNAPSHOT_DATE, at + AT_SECONDS, 4, snapshot->date_seconds,
-                   "seconds");
+    validate_date(snapshot, now, sink);
     bool readable = validate_l1(geometry, snapshot, sink);
     if (readable)
         validate_sizes(geometry, snapshot, sink);
