@@ -54,10 +54,16 @@ owner_continues(const struct q2_owner *last, const struct q2_owner *next)
 }
 
 static bool
+same_text(const char *a, const char *b)
+{
+    return strcmp(a ? a : "", b ? b : "") == 0;
+}
+
+static bool
 joins(const struct q2_finding *last, const struct q2_finding *next)
 {
-    if (last->has != next->has || last->maps != next->maps || last->detail ||
-        (next->detail && next->detail[0]))
+    if (last->has != next->has || last->maps != next->maps ||
+        !same_text(last->detail, next->detail))
         return false;
     /* Refcounts say something; entries differ from their neighbours in any case. */
     if (q2_problem_is_about_refcounts(last->problem) &&

@@ -35,6 +35,7 @@ q2_bitmap_directory_validate(const struct q2_geometry *geometry,
         q2_violate(sink, Q2_PROBLEM_BITMAP_DIRECTORY_SIZE, extensions->bitmaps_at + 8, 8, size,
                    "bitmap_directory_size");
         readable = false;
+        size = Q2_BITMAP_FIXED_LENGTH; /* the offset may be wrong too */
     }
     if (!aligned(geometry, offset) || offset == 0) {
         q2_violate(sink, Q2_PROBLEM_BITMAP_DIRECTORY_UNALIGNED, extensions->bitmaps_at + 16, 8,
@@ -105,12 +106,18 @@ static void
 validate_text(const struct q2_bitmap *bitmap, const uint8_t *entry, const struct q2_sink *sink)
 {
     uint64_t name_at = (uint64_t)Q2_BITMAP_FIXED_LENGTH + bitmap->extra_length;
-    bool bad = bitmap->name_length == 0 || bitmap->name_length > Q2_MAX_NAME;
-    for (unsigned i = 0; !bad && i < bitmap->name_length; i++)
-        bad = entry[name_at + i] < 0x20 || entry[name_at + i] == 0x7f;
-    if (bad)
+    unsigned tame = 0;
+    while (tame < bitmap->name_length && entry[name_at + tame] >= 0x20 &&
+           entry[name_at + tame] != 0x7f)
+        tame++;
+    if (bitmap->name_length > Q2_MAX_NAME)
         q2_violate(sink, Q2_PROBLEM_BITMAP_NAME, bitmap->at + AT_NAME_LENGTH, 2,
                    bitmap->name_length, "length");
+    if (bitmap->name_length == 0)
+        q2_violate(sink, Q2_PROBLEM_BITMAP_NAME_BYTES, bitmap->at + AT_NAME_LENGTH, 2, 0, "length");
+    else if (tame < bitmap->name_length)
+        q2_violate(sink, Q2_PROBLEM_BITMAP_NAME_BYTES, bitmap->at + name_at + tame, 1,
+                   entry[name_at + tame], "byte %u", tame);
 
     uint64_t end = q2_bitmap_length(bitmap);
     for (uint64_t i = name_at + bitmap->name_length; i < end; i++)
