@@ -225,17 +225,18 @@ q2_uses_judge(struct q2_uses *uses, struct q2_error *err)
     uint64_t at = 0, number = 0;
     const struct q2_chunk *chunk;
     for (; (chunk = q2_tally_next(check->tally, &number)) != NULL; number++) {
-        for (unsigned i = 0; chunk->suspect && i < Q2_CHUNK_CLUSTERS; i++) {
-            if (!q2_bit_test(chunk->suspect, i))
-                continue;
-            struct trial trial = {.check = check,
-                                  .cluster = (number << Q2_CHUNK_BITS) + i,
-                                  .references = q2_chunk_references(chunk, i),
-                                  .chunk = chunk,
-                                  .index = i};
-            trial.refcount = q2_refcount_of(&reader, trial.cluster);
-            gather(uses, trial.cluster, &at, &trial);
-            judge(&trial, has_refcounts && !reader.unknown);
+        for (unsigned w = 0; chunk->suspect && w < Q2_CHUNK_WORDS; w++) {
+            for (uint64_t left = chunk->suspect[w]; left; left &= left - 1) {
+                unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+                struct trial trial = {.check = check,
+                                      .cluster = (number << Q2_CHUNK_BITS) + i,
+                                      .references = q2_chunk_references(chunk, i),
+                                      .chunk = chunk,
+                                      .index = i};
+                trial.refcount = q2_refcount_of(&reader, trial.cluster);
+                gather(uses, trial.cluster, &at, &trial);
+                judge(&trial, has_refcounts && !reader.unknown);
+            }
         }
     }
     q2_refcount_reader_destroy(&reader);

@@ -29,18 +29,18 @@ q2_orphans_destroy(struct q2_orphans *orphans)
 }
 
 void
-q2_orphans_add(struct q2_orphans *orphans, uint64_t cluster)
+q2_orphans_add(struct q2_orphans *orphans, uint64_t first, uint64_t count)
 {
     struct q2_orphan_run *last = orphans->count ? &orphans->runs[orphans->count - 1] : NULL;
-    if (last && last->first + last->count == cluster) {
-        last->count++;
+    if (last && last->first + last->count == first) {
+        last->count += count;
         return;
     }
     bool room = orphans->count < MAX_RUNS &&
                 q2_check_grow(orphans->check, &orphans->runs, orphans->count, &orphans->capacity,
                               sizeof *orphans->runs, NULL) == 0;
     if (room)
-        orphans->runs[orphans->count++] = (struct q2_orphan_run){.first = cluster, .count = 1};
+        orphans->runs[orphans->count++] = (struct q2_orphan_run){.first = first, .count = count};
     else
         orphans->dropped++;
 }
@@ -68,6 +68,10 @@ struct look {
     uint8_t *buffer; /* one cluster */
     uint64_t faults;
     struct q2_sink sink;
+    /* The extent of the file looked up last. */
+    uint64_t extent_first; /* cluster */
+    uint64_t extent_end;   /* cluster */
+    bool extent_data;
 };
 
 struct likeness {
@@ -181,41 +185,38 @@ examine(struct look *look, uint64_t cluster)
            likeness.orphans);
 }
 
-/* The first cluster from `cluster` on that is not wholly in a hole. */
-static uint64_t
-skip_hole(struct q2_check *check, uint64_t cluster)
+/* Whether `cluster` has data, some of it at least, and from which cluster on that may change. Runs
+ * are many and mostly short, so what the file says about one extent serves all that lie in it. */
+static bool
+has_data(struct look *look, uint64_t cluster, uint64_t *ret_end)
 {
+    struct q2_check *check = look->orphans->check;
     unsigned bits = check->geometry.cluster_bits;
-    bool data;
-    uint64_t end;
-    if (q2_file_extent(check->file, cluster << bits, &data, &end, NULL) < 0 || data)
-        return cluster;
-    return q2_max(end >> bits, cluster);
-}
-
-/* Where the data that `cluster` belongs to ends, in clusters. */
-static uint64_t
-data_end(struct q2_check *check, uint64_t cluster)
-{
-    unsigned bits = check->geometry.cluster_bits;
-    bool data;
-    uint64_t end;
-    if (q2_file_extent(check->file, cluster << bits, &data, &end, NULL) < 0)
-        return cluster + 1;
-    return q2_max(q2_units(end, bits), cluster + 1);
+    if (cluster < look->extent_first || cluster >= look->extent_end) {
+        bool data = true;
+        uint64_t end = 0;
+        if (q2_file_extent(check->file, cluster << bits, &data, &end, NULL) < 0)
+            data = true;
+        /* A cluster that is partly a hole has data. */
+        look->extent_first = cluster;
+        look->extent_data = data || end >> bits <= cluster;
+        look->extent_end = q2_max(data ? q2_units(end, bits) : end >> bits, cluster + 1);
+    }
+    *ret_end = look->extent_end;
+    return look->extent_data;
 }
 
 /* Look into the clusters of a run that are not holes. */
 static void
 examine_run(struct look *look, const struct q2_orphan_run *run, uint64_t *probes)
 {
-    struct q2_check *check = look->orphans->check;
-    uint64_t end = run->first + run->count;
-    for (uint64_t cluster = run->first; cluster < end;) {
-        cluster = skip_hole(check, cluster);
-        uint64_t stop = cluster < end ? q2_min(data_end(check, cluster), end) : end;
-        for (; cluster < stop; cluster++) {
-            if (*probes == 0 && !check->options.deep)
+    bool deep = look->orphans->check->options.deep;
+    uint64_t end = run->first + run->count, stop;
+    for (uint64_t cluster = run->first; cluster < end; cluster = stop) {
+        bool data = has_data(look, cluster, &stop);
+        stop = q2_min(stop, end);
+        for (; data && cluster < stop; cluster++) {
+            if (*probes == 0 && !deep)
                 return;
             *probes -= *probes > 0;
             examine(look, cluster);

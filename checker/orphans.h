@@ -25,8 +25,8 @@ struct q2_orphans {
 void q2_orphans_init(struct q2_orphans *orphans, struct q2_check *check);
 void q2_orphans_destroy(struct q2_orphans *orphans);
 
-/* Note one orphaned cluster; ascending. */
-void q2_orphans_add(struct q2_orphans *orphans, uint64_t cluster);
+/* Note `count` orphaned clusters; ascending. */
+void q2_orphans_add(struct q2_orphans *orphans, uint64_t first, uint64_t count);
 
 /* Look into orphaned clusters for tables and report those that are found. Looks at a bounded number
  * of clusters, at all of them with the option `deep`. */

@@ -26,8 +26,8 @@ collect(struct q2_check *check, uint64_t cluster, struct q2_uses *uses, struct q
     forget_suspects(check);
     if (!chunk)
         return 0;
-    int rc =
-        q2_tally_suspect(check->tally, chunk, (unsigned)(cluster & (Q2_CHUNK_CLUSTERS - 1)), err);
+    unsigned index = (unsigned)(cluster & (Q2_CHUNK_CLUSTERS - 1));
+    int rc = q2_tally_suspect(check->tally, chunk, index / 64, UINT64_C(1) << index % 64, err);
     if (rc < 0)
         return rc;
     q2_uses_add_structures(uses);

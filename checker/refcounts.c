@@ -162,73 +162,88 @@ q2_refcount_of(struct q2_refcount_reader *reader, uint64_t cluster)
 
 /* ---- comparing, 64 clusters at a time ---- */
 
-/* Whether refcounts [index, index + 64) of the buffer all equal `value`. */
+/* Whether 64 refcounts, as words of 8 bytes, are all the same. */
 static bool
-all_equal(const uint8_t *buffer, unsigned order, uint64_t index, uint64_t value)
+all_equal(const uint8_t *words, unsigned order, uint64_t expected)
 {
-    if (value > q2_refcount_max(order))
-        return false;
-    /* Whatever their width, 64 equal refcounts are a repeated pattern of 8 bytes. */
-    uint8_t pattern[8] = {0};
-    for (unsigned i = 0; i < 64U >> order; i++)
-        q2_refcount_set(pattern, order, i, value);
-    uint64_t expected, differs = 0;
-    memcpy(&expected, pattern, 8);
-    const uint8_t *at = buffer + ((index << order) / 8);
-    for (unsigned i = 0; i < 1U << order; i++) {
-        uint64_t word;
-        memcpy(&word, at + (size_t)i * 8, 8);
-        differs |= word ^ expected;
+    uint64_t differs = 0;
+    for (unsigned w = 0; w < 1U << order; w++) {
+        uint64_t found;
+        memcpy(&found, words + (size_t)w * 8, 8);
+        differs |= found ^ expected;
     }
     return differs == 0;
 }
 
-static bool
-cluster_agrees(const struct q2_chunk *chunk, unsigned index, uint64_t refcount)
-{
-    return q2_chunk_references(chunk, index) == refcount &&
-           !q2_copied_wrong(chunk, index, refcount);
-}
-
-/* Whether 64 refcounts from `index` of the buffer on agree with a word of a chunk. */
-static bool
-word_agrees(const struct q2_chunk *chunk, unsigned word, const struct q2_refcount_reader *reader,
-            uint64_t index)
+uint64_t
+q2_refcounts_equal(const struct q2_refcount_reader *reader, uint64_t cluster, uint64_t value)
 {
     unsigned order = reader->check->geometry.refcount_order;
-    uint64_t seen = chunk->seen[word];
-    if (seen == 0)
-        return reader->zero || all_equal(reader->buffer, order, index, 0);
+    uint64_t index = cluster - reader->first, most = q2_refcount_max(order), equal = 0;
     if (reader->zero)
-        return false;
-    if (seen == UINT64_MAX && !chunk->counts) {
-        uint64_t contradicted =
-            chunk->uniform == 1 ? q2_chunk_word(chunk->plain, word) : chunk->copied[word];
-        return contradicted == 0 && all_equal(reader->buffer, order, index, chunk->uniform);
-    }
+        return value ? 0 : UINT64_MAX;
+    if (value > most)
+        return 0;
+    /* Whatever their width, equal refcounts are a repeated pattern of 8 bytes. */
+    uint64_t expected = htobe64(value * (UINT64_MAX / most));
+    if (all_equal(reader->buffer + (index << order) / 8, order, expected))
+        return UINT64_MAX;
     for (unsigned i = 0; i < 64; i++)
-        if (!cluster_agrees(chunk, word * 64 + i,
-                            q2_refcount_get(reader->buffer, order, index + i)))
-            return false;
-    return true;
+        equal |= (uint64_t)(q2_refcount_get(reader->buffer, order, index + i) == value) << i;
+    return equal;
+}
+
+/* The same as q2_refcounts_contradict where references differ from cluster to cluster. */
+static uint64_t
+contradict_counts(const struct q2_refcount_reader *reader, uint64_t cluster,
+                  const struct q2_chunk *chunk)
+{
+    unsigned order = reader->check->geometry.refcount_order;
+    unsigned first = (unsigned)(cluster % Q2_CHUNK_CLUSTERS);
+    uint64_t odd = 0;
+    for (unsigned i = 0; i < 64; i++) {
+        uint64_t refcount = q2_refcount_get(reader->buffer, order, cluster - reader->first + i);
+        bool agrees = q2_chunk_references(chunk, first + i) == refcount &&
+                      (refcount == 0 || !q2_copied_wrong(chunk, first + i, refcount));
+        odd |= (uint64_t)!agrees << i;
+    }
+    return odd;
+}
+
+uint64_t
+q2_refcounts_contradict(const struct q2_refcount_reader *reader, uint64_t cluster,
+                        const struct q2_chunk *chunk)
+{
+    unsigned word = (unsigned)(cluster % Q2_CHUNK_CLUSTERS / 64);
+    uint64_t seen = chunk ? chunk->seen[word] : 0;
+    if (reader->zero)
+        return seen;
+    if (seen == 0)
+        return ~q2_refcounts_equal(reader, cluster, 0);
+    if (chunk->counts)
+        return contradict_counts(reader, cluster, chunk);
+
+    uint64_t equal = q2_refcounts_equal(reader, cluster, chunk->uniform), unseen = ~seen;
+    uint64_t copied_wrong =
+        chunk->uniform == 1 ? q2_chunk_word(chunk->plain, word) : chunk->copied[word];
+    uint64_t odd = (seen & (~equal | copied_wrong)) | (unseen & equal);
+    /* Of the others without references, those are fine whose refcount is zero. */
+    if (unseen & ~equal)
+        odd |= unseen & ~q2_refcounts_equal(reader, cluster, 0);
+    return odd;
 }
 
 /* Whether the part of a block in the reader agrees with the tally. */
 static bool
 part_agrees(const struct q2_refcount_reader *reader)
 {
-    const struct q2_check *check = reader->check;
+    const struct q2_tally *tally = reader->check->tally;
     const struct q2_chunk *chunk = NULL;
-    uint64_t number = UINT64_MAX;
-    static const struct q2_chunk nothing;
     for (uint64_t i = 0; i < reader->count; i += 64) {
         uint64_t cluster = reader->first + i;
-        if (cluster >> Q2_CHUNK_BITS != number) {
-            number = cluster >> Q2_CHUNK_BITS;
-            chunk = q2_tally_chunk(check->tally, number);
-            chunk = chunk ? chunk : &nothing;
-        }
-        if (!word_agrees(chunk, (unsigned)(cluster & (Q2_CHUNK_CLUSTERS - 1)) / 64, reader, i))
+        if (i == 0 || cluster % Q2_CHUNK_CLUSTERS == 0)
+            chunk = q2_tally_chunk(tally, cluster >> Q2_CHUNK_BITS);
+        if (q2_refcounts_contradict(reader, cluster, chunk))
             return false;
     }
     return true;

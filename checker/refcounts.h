@@ -43,6 +43,16 @@ q2_refcount_reach_bits(const struct q2_check *check)
  * Q2_REFCOUNT_BLOCK_UNKNOWN. */
 uint64_t q2_refcount_block(const struct q2_check *check, uint64_t index);
 
+/* Of 64 clusters from `cluster` on (a multiple of 64) whose refcounts are in the reader, those with
+ * this refcount: bit i is cluster + i. */
+uint64_t q2_refcounts_equal(const struct q2_refcount_reader *reader, uint64_t cluster,
+                            uint64_t refcount);
+
+/* The same for those whose refcount is not the number of their references, or contradicts a COPIED
+ * flag. `chunk` is theirs in the tally, NULL for none. */
+uint64_t q2_refcounts_contradict(const struct q2_refcount_reader *reader, uint64_t cluster,
+                                 const struct q2_chunk *chunk);
+
 /* What comparing the recorded refcounts with the tally needs to explain, as bit sets. */
 struct q2_disagreement {
     uint64_t *blocks; /* of refcount table indexes; the last bit: chunks that no entry covers */

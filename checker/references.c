@@ -19,66 +19,79 @@ struct scan {
 };
 
 static void
-report_cluster(struct q2_check *check, enum q2_problem problem, uint64_t cluster, uint64_t refcount)
+report_clusters(struct q2_check *check, enum q2_problem problem, uint64_t first, uint64_t count,
+                uint64_t refcount)
 {
+    unsigned bits = check->geometry.cluster_bits;
     q2_findings_add(&check->findings, &(struct q2_finding){
                                           .problem = problem,
                                           .has = Q2_HAS_TARGET | Q2_HAS_GOT | Q2_HAS_EXPECTED,
-                                          .target_offset = cluster << check->geometry.cluster_bits,
-                                          .target_length = check->geometry.cluster_size,
+                                          .count = count,
+                                          .target_offset = first << bits,
+                                          .target_length = count << bits,
                                           .got = refcount,
                                       });
 }
 
-/* A cluster that has a refcount and no reference. */
+/* `count` clusters that have this refcount, and no reference. */
 static void
-take_unreferenced(struct scan *scan, uint64_t cluster, uint64_t refcount)
+take_unreferenced(struct scan *scan, uint64_t first, uint64_t count, uint64_t refcount)
 {
     struct q2_check *check = scan->check;
-    if (cluster >= check->geometry.file_clusters) {
-        report_cluster(check, Q2_PROBLEM_REFCOUNT_BEYOND_END, cluster, refcount);
+    uint64_t inside = first < check->geometry.file_clusters
+                          ? q2_min(count, check->geometry.file_clusters - first)
+                          : 0;
+    if (count > inside)
+        report_clusters(check, Q2_PROBLEM_REFCOUNT_BEYOND_END, first + inside, count - inside,
+                        refcount);
+    if (inside == 0)
         return;
-    }
-    scan->highest = q2_max(scan->highest, cluster);
+    scan->highest = q2_max(scan->highest, first + inside - 1);
     if (scan->reports_leaks)
-        report_cluster(check, Q2_PROBLEM_CLUSTER_LEAKED, cluster, refcount);
+        report_clusters(check, Q2_PROBLEM_CLUSTER_LEAKED, first, inside, refcount);
     /* Where a table has been lost, it is among these. What one that cannot be read refers to is
      * not lost, though. */
     if (!check->unread && !check->work.exceeded)
-        q2_orphans_add(&scan->orphans, cluster);
+        q2_orphans_add(&scan->orphans, first, inside);
 }
 
-static int
-take_cluster(struct scan *scan, struct q2_chunk *chunk, uint64_t cluster, uint64_t refcount,
-             struct q2_error *err)
+/* Those of 64 clusters from `cluster` on that have a refcount and no reference, one run of equal
+ * refcounts at a time. */
+static void
+take_unreferenced_word(struct scan *scan, uint64_t cluster, uint64_t unreferenced)
 {
-    unsigned index = (unsigned)(cluster & (Q2_CHUNK_CLUSTERS - 1));
-    uint64_t references = chunk ? q2_chunk_references(chunk, index) : 0;
-    if (references == 0) {
-        if (refcount > 0)
-            take_unreferenced(scan, cluster, refcount);
-        return 0;
+    uint64_t equal = 0, refcount = 0;
+    while (unreferenced) {
+        unsigned bit = (unsigned)__builtin_ctzll(unreferenced);
+        if (!(equal >> bit & 1)) {
+            refcount = q2_refcount_of(&scan->reader, cluster + bit);
+            equal = q2_refcounts_equal(&scan->reader, cluster, refcount);
+        }
+        unsigned run = q2_word_run(unreferenced & equal, bit);
+        take_unreferenced(scan, cluster + bit, run, refcount);
+        unreferenced &= ~q2_word_mask(bit, run);
     }
-    if (references == refcount && !q2_copied_wrong(chunk, index, refcount))
-        return 0;
-    scan->any_suspect = true;
-    return q2_tally_suspect(scan->check->tally, chunk, index, err);
 }
 
-/* The part of a block that is in the reader, cluster by cluster. */
+/* The part of a block that is in the reader. */
 static int
 scan_part(struct scan *scan, struct q2_error *err)
 {
     const struct q2_refcount_reader *reader = &scan->reader;
+    struct q2_tally *tally = scan->check->tally;
     struct q2_chunk *chunk = NULL;
-    uint64_t number = UINT64_MAX;
-    for (uint64_t i = 0; i < reader->count; i++) {
+    for (uint64_t i = 0; i < reader->count; i += 64) {
         uint64_t cluster = reader->first + i;
-        if (cluster >> Q2_CHUNK_BITS != number) {
-            number = cluster >> Q2_CHUNK_BITS;
-            chunk = q2_tally_chunk(scan->check->tally, number);
-        }
-        int rc = take_cluster(scan, chunk, cluster, q2_refcount_of(&scan->reader, cluster), err);
+        unsigned word = (unsigned)(cluster % Q2_CHUNK_CLUSTERS / 64);
+        if (i == 0 || word == 0)
+            chunk = q2_tally_chunk(tally, cluster >> Q2_CHUNK_BITS);
+        uint64_t odd = q2_refcounts_contradict(reader, cluster, chunk);
+        uint64_t suspect = chunk ? odd & chunk->seen[word] : 0;
+        take_unreferenced_word(scan, cluster, odd & ~suspect);
+        if (!suspect)
+            continue;
+        scan->any_suspect = true;
+        int rc = q2_tally_suspect(tally, chunk, word, suspect, err);
         if (rc < 0)
             return rc;
     }
@@ -125,10 +138,12 @@ scan_uncovered(struct scan *scan, uint64_t first, uint64_t end, struct q2_error 
         uint64_t base = number << Q2_CHUNK_BITS;
         if (base >= end)
             return 0;
-        for (unsigned i = 0; i < Q2_CHUNK_CLUSTERS; i++) {
-            if (base + i < first || base + i >= end)
+        for (unsigned w = 0; w < Q2_CHUNK_WORDS; w++) {
+            uint64_t cluster = base + (uint64_t)w * 64;
+            if (cluster < first || cluster >= end || !chunk->seen[w])
                 continue;
-            int rc = take_cluster(scan, chunk, base + i, 0, err);
+            scan->any_suspect = true;
+            int rc = q2_tally_suspect(scan->check->tally, chunk, w, chunk->seen[w], err);
             if (rc < 0)
                 return rc;
         }
@@ -183,9 +198,8 @@ suspect_overlaps(struct q2_check *check, struct q2_error *err)
     uint64_t number = 0;
     struct q2_chunk *chunk;
     for (; (chunk = q2_tally_next(check->tally, &number)) != NULL; number++)
-        for (unsigned i = 0; chunk->overlap && i < Q2_CHUNK_CLUSTERS; i++) {
-            int rc =
-                q2_bit_test(chunk->overlap, i) ? q2_tally_suspect(check->tally, chunk, i, err) : 0;
+        for (unsigned w = 0; chunk->overlap && w < Q2_CHUNK_WORDS; w++) {
+            int rc = q2_tally_suspect(check->tally, chunk, w, chunk->overlap[w], err);
             if (rc < 0)
                 return rc;
         }

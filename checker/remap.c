@@ -8,7 +8,10 @@
 #include "checker/uses.h"
 #include "core/base/checked.h"
 
-enum { SLICE_BYTES = 64 << 10 };
+enum {
+    SLICE_BYTES = 64 << 10,
+    RUN = 64, /* entries that are looked at as one at most */
+};
 
 /* Where the walk is: what a violation reported now is about. */
 struct place {
@@ -164,22 +167,43 @@ use_entry(struct remap *remap, const struct q2_slot_table *table, const struct q
                                  .copied = entry->raw & Q2_ENTRY_COPIED});
 }
 
+/* Entry `index` of the slice in the buffer. */
 static void
-explain_entry(struct remap *remap, const struct q2_slot_table *table,
-              const struct q2_l2_entry *entry, uint64_t at, uint64_t limit)
+explain_entry(struct remap *remap, const struct q2_slot_table *table, uint64_t index, uint64_t at,
+              uint64_t limit)
 {
     const struct q2_geometry *geometry = &remap->check->geometry;
+    const struct q2_l2_entry entry = q2_l2_load(geometry, remap->buffer, index);
+    if (entry.raw == 0 && entry.bitmap == 0)
+        return;
     if (remap->report) {
-        q2_l2_entry_validate(geometry, entry, at, remap->place.guest, &remap->sink);
+        q2_l2_entry_validate(geometry, &entry, at, remap->place.guest, &remap->sink);
         if (remap->place.guest >= limit &&
-            q2_l2_kind(geometry, entry->raw) != Q2_CLUSTER_UNALLOCATED)
+            q2_l2_kind(geometry, entry.raw) != Q2_CLUSTER_UNALLOCATED)
             add_finding(&remap->place, &(struct q2_finding){.problem = Q2_PROBLEM_MAP_BEYOND_DISK,
                                                             .has = Q2_HAS_HOST | Q2_HAS_GOT,
                                                             .host_offset = at,
                                                             .host_length = 8,
-                                                            .got = entry->raw});
+                                                            .got = entry.raw});
     }
-    use_entry(remap, table, entry, at);
+    use_entry(remap, table, &entry, at);
+}
+
+/* How many entries of the slice from `index` on, below `end`, are of one kind; *ret_quiet: there is
+ * nothing to say about any of them nor about what they refer to. */
+static uint64_t
+find_run(struct remap *remap, uint64_t index, uint64_t end, bool *ret_quiet)
+{
+    const struct q2_geometry *geometry = &remap->check->geometry;
+    uint64_t run = q2_empty_run(geometry, remap->buffer, index, end);
+    *ret_quiet = run > 0;
+    if (run)
+        return run;
+    uint64_t raw = q2_l2_load(geometry, remap->buffer, index).raw;
+    run = q2_plain_run(geometry, remap->buffer, index, end);
+    *ret_quiet =
+        run && !q2_uses_wanted(remap->uses, q2_entry_offset(raw) >> geometry->cluster_bits, run);
+    return q2_max(run, 1);
 }
 
 static void
@@ -187,16 +211,17 @@ explain_slice(struct remap *remap, const struct q2_slot_table *table, uint64_t p
               uint64_t length, uint64_t limit)
 {
     const struct q2_geometry *geometry = &remap->check->geometry;
-    uint64_t base = remap->place.l1_index * q2_l2_reach(geometry);
-    uint64_t first = part / geometry->l2_entry_size;
-    for (uint64_t i = 0; i < length / geometry->l2_entry_size; i++) {
-        struct q2_l2_entry entry = q2_l2_load(geometry, remap->buffer, i);
-        if (entry.raw == 0 && entry.bitmap == 0)
-            continue;
-        remap->place.l2_index = first + i;
-        remap->place.guest = base + ((first + i) << geometry->cluster_bits);
-        explain_entry(remap, table, &entry, table->offset + part + i * geometry->l2_entry_size,
-                      limit);
+    uint64_t base = remap->place.l1_index * q2_l2_reach(geometry), size = geometry->l2_entry_size;
+    uint64_t first = part / size, entries = length / size;
+    for (uint64_t i = 0, end; i < entries; i = end) {
+        bool quiet;
+        end = i + find_run(remap, i, q2_min(i + RUN, entries), &quiet);
+        bool past_end = remap->report && base + ((first + end) << geometry->cluster_bits) > limit;
+        for (; (!quiet || past_end) && i < end; i++) {
+            remap->place.l2_index = first + i;
+            remap->place.guest = base + ((first + i) << geometry->cluster_bits);
+            explain_entry(remap, table, i, table->offset + part + i * size, limit);
+        }
     }
 }
 

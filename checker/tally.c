@@ -334,18 +334,6 @@ add_word(struct q2_tally *tally, struct q2_chunk *chunk, unsigned word, uint64_t
     return rc;
 }
 
-static bool
-any_seen(const struct q2_chunk *chunk, unsigned first, unsigned count)
-{
-    for (unsigned at = first; at < first + count;) {
-        unsigned bit = at % 64, bits = (unsigned)q2_min(64 - bit, first + count - at);
-        if (chunk->seen[at / 64] & q2_word_mask(bit, bits))
-            return true;
-        at += bits;
-    }
-    return false;
-}
-
 /* Add to [first, first + count) of the chunk under the cursor. */
 static int
 add_inside(struct q2_tally_cursor *cursor, unsigned first, unsigned count, uint64_t references,
@@ -354,7 +342,7 @@ add_inside(struct q2_tally_cursor *cursor, unsigned first, unsigned count, uint6
     struct q2_chunk *chunk = cursor->chunk;
     if (chunk->uniform == 0)
         chunk->uniform = references;
-    if (chunk->counts || references != chunk->uniform || any_seen(chunk, first, count)) {
+    if (chunk->counts || references != chunk->uniform || q2_bit_any(chunk->seen, first, count)) {
         int rc = add_counts(cursor->tally, chunk, first, count, references, err);
         if (rc < 0)
             return rc;
@@ -388,8 +376,8 @@ q2_tally_add(struct q2_tally_cursor *cursor, uint64_t first, uint64_t count, uin
 }
 
 int
-q2_tally_suspect(struct q2_tally *tally, struct q2_chunk *chunk, unsigned index,
+q2_tally_suspect(struct q2_tally *tally, struct q2_chunk *chunk, unsigned word, uint64_t mask,
                  struct q2_error *err)
 {
-    return mark(tally, &chunk->suspect, index / 64, UINT64_C(1) << (index % 64), err);
+    return mark(tally, &chunk->suspect, word, mask, err);
 }

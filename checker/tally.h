@@ -78,8 +78,8 @@ struct q2_chunk *q2_tally_next(const struct q2_tally *tally, uint64_t *number);
 /* References to cluster `index` of the chunk (0 to 4095). */
 uint64_t q2_chunk_references(const struct q2_chunk *chunk, unsigned index);
 
-/* Mark a cluster to be explained. */
-int q2_tally_suspect(struct q2_tally *tally, struct q2_chunk *chunk, unsigned index,
+/* Mark clusters to be explained: bit i of `mask` is cluster 64 * word + i of the chunk. */
+int q2_tally_suspect(struct q2_tally *tally, struct q2_chunk *chunk, unsigned word, uint64_t mask,
                      struct q2_error *err);
 
 static inline bool

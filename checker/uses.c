@@ -24,23 +24,29 @@ q2_uses_destroy(struct q2_uses *uses)
     q2_budget_free(&uses->check->budget, uses->items, uses->capacity, sizeof *uses->items);
 }
 
-static bool
-wanted(struct q2_uses *uses, uint64_t cluster)
+/* The clusters of one chunk that are to be explained, or NULL. */
+static const uint64_t *
+suspects(struct q2_uses *uses, uint64_t number)
 {
-    if (cluster >> Q2_CHUNK_BITS != uses->number) {
-        uses->number = cluster >> Q2_CHUNK_BITS;
-        uses->chunk = q2_tally_chunk(uses->check->tally, uses->number);
+    if (number != uses->number) {
+        uses->number = number;
+        uses->chunk = q2_tally_chunk(uses->check->tally, number);
     }
-    return uses->chunk && uses->chunk->suspect &&
-           q2_bit_test(uses->chunk->suspect, cluster & (Q2_CHUNK_CLUSTERS - 1));
+    return uses->chunk ? uses->chunk->suspect : NULL;
 }
 
 bool
 q2_uses_wanted(struct q2_uses *uses, uint64_t first, uint64_t count)
 {
-    for (uint64_t i = 0; i < count; i++)
-        if (wanted(uses, first + i))
+    while (count > 0) {
+        uint64_t index = first & (Q2_CHUNK_CLUSTERS - 1);
+        uint64_t now = q2_min(count, Q2_CHUNK_CLUSTERS - index);
+        const uint64_t *set = suspects(uses, first >> Q2_CHUNK_BITS);
+        if (set && q2_bit_any(set, index, now))
             return true;
+        first += now;
+        count -= now;
+    }
     return false;
 }
 
@@ -61,7 +67,7 @@ void
 q2_uses_add(struct q2_uses *uses, uint64_t first, uint64_t count, const struct q2_use *use)
 {
     for (uint64_t i = 0; i < count; i++) {
-        if (!wanted(uses, first + i))
+        if (!q2_uses_wanted(uses, first + i, 1))
             continue;
         struct q2_use one = *use;
         one.cluster = first + i;

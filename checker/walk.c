@@ -3,10 +3,10 @@
 
 /* Phase one of the map: every L2 table once, in parallel, at the speed of memory.
  *
- * A healthy table is mostly runs of clusters one after the other, or nothing; both are recognised
- * 64 entries at a time without looking at any entry for itself. What is neither goes entry by
- * entry, and what is not a plain entry there is held against the rules. Nothing is reported from
- * here: a unit in which a rule is broken is marked odd, for phase two to explain. */
+ * A table is mostly runs of clusters one after the other, or nothing; both are taken at once,
+ * however long they are, so that damage in between costs little more than what is damaged. What is
+ * neither goes entry by entry and is held against the rules. Nothing is reported from here: a unit
+ * in which a rule is broken is marked odd, for phase two to explain. */
 
 #include "checker/parallel.h"
 #include "checker/slices.h"
@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum {
-    BLOCK = 64,              /* entries that are looked at as one */
+    BLOCK = 64,              /* entries of several tables that are compared at once */
     SLICE_BYTES = 256 << 10, /* of an L2 table that are read at once */
 };
 
@@ -92,8 +92,8 @@ flags_of(bool active, uint64_t active_raw)
     return active_raw & Q2_ENTRY_COPIED ? Q2_REFERENCE_COPIED : Q2_REFERENCE_PLAIN;
 }
 
-/* An entry that is not zero: hold it against the rules unless it is plain, and count what it refers
- * to. `guest` is its guest offset. */
+/* An entry that is not empty: hold it against the rules, and count what it refers to. `guest` is
+ * its guest offset. */
 static int
 take_entry(struct worker *worker, const struct q2_l2_entry *entry, uint64_t guest,
            uint64_t references, unsigned flags, struct q2_error *err)
@@ -102,11 +102,7 @@ take_entry(struct worker *worker, const struct q2_l2_entry *entry, uint64_t gues
     const struct q2_geometry *geometry = &check->geometry;
     uint64_t raw = entry->raw, first, count;
 
-    bool plain = !(raw & q2_entry_odd_bits(geometry)) && raw != Q2_ENTRY_COPIED &&
-                 !geometry->extended_l2 && !geometry->data_file && q2_entry_offset(raw) &&
-                 q2_host_inside(geometry, q2_entry_offset(raw));
-    if (!plain)
-        q2_l2_entry_validate(geometry, entry, 0, guest, &worker->count_odd);
+    q2_l2_entry_validate(geometry, entry, 0, guest, &worker->count_odd);
     if (raw & Q2_ENTRY_COMPRESSED)
         flags = Q2_REFERENCE_PACKED;
     if (!q2_entry_clusters(geometry, raw, &first, &count))
@@ -114,69 +110,40 @@ take_entry(struct worker *worker, const struct q2_l2_entry *entry, uint64_t gues
     return q2_tally_add(&worker->cursor, first, count, references, flags, err);
 }
 
-/* One table's entries [index, index + count), entry by entry. */
+/* A run of plain entries; `raw` is the first. */
 static int
-take_entries(struct worker *worker, const uint8_t *buffer, uint64_t index, uint64_t count,
+take_run(struct worker *worker, uint64_t raw, uint64_t count, const struct q2_slot_table *table,
+         struct q2_error *err)
+{
+    uint64_t host = q2_entry_offset(raw);
+    if (table->active)
+        count_run(worker, host, count);
+    return q2_tally_add(&worker->cursor, host >> worker->check->geometry.cluster_bits, count,
+                        table->references, flags_of(table->active, raw), err);
+}
+
+/* One table's entries [index, end), which map the guest from `guest` on. */
+static int
+take_entries(struct worker *worker, const uint8_t *buffer, uint64_t index, uint64_t end,
              uint64_t guest, const struct q2_slot_table *table, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &worker->check->geometry;
-    for (uint64_t i = index; i < index + count; i++) {
-        struct q2_l2_entry entry = q2_l2_load(geometry, buffer, i);
-        if (entry.raw == 0 && entry.bitmap == 0)
+    for (uint64_t i = index, run; i < end; i += run) {
+        run = q2_empty_run(geometry, buffer, i, end);
+        if (run)
             continue;
-        if (table->active)
-            count_cluster(worker, entry.raw);
-        int rc = take_entry(worker, &entry, guest + ((i - index) << geometry->cluster_bits),
+        struct q2_l2_entry entry = q2_l2_load(geometry, buffer, i);
+        int rc;
+        run = q2_plain_run(geometry, buffer, i, end);
+        if (run) {
+            rc = take_run(worker, entry.raw, run, table, err);
+        } else {
+            run = 1;
+            if (table->active)
+                count_cluster(worker, entry.raw);
+            rc = take_entry(worker, &entry, guest + ((i - index) << geometry->cluster_bits),
                             table->references, flags_of(table->active, entry.raw), err);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
-}
-
-/* Whether the 64 entries at `at` are all zero, or one run of clusters; `raw` is the first. */
-static bool
-is_run(const uint8_t *at, uint64_t raw, uint64_t step)
-{
-    uint64_t differs = 0;
-    for (unsigned i = 0; i < BLOCK; i++)
-        differs |= q2_load_be64(at + (size_t)i * 8) ^ (raw + i * step);
-    return differs == 0;
-}
-
-/* A block of 64 standard-size entries of one table. */
-static int
-take_block(struct worker *worker, const uint8_t *buffer, uint64_t index, uint64_t guest,
-           const struct q2_slot_table *table, struct q2_error *err)
-{
-    const struct q2_geometry *geometry = &worker->check->geometry;
-    const uint8_t *at = buffer + index * 8;
-    uint64_t raw = q2_load_be64(at), host = q2_entry_offset(raw);
-    bool nothing = raw == 0 || (raw == Q2_ENTRY_ZERO && geometry->version >= 3);
-    if (nothing && is_run(at, raw, 0))
-        return 0;
-
-    bool fits = !(raw & q2_entry_odd_bits(geometry)) && host && !geometry->data_file &&
-                q2_range_inside(host, (uint64_t)BLOCK << geometry->cluster_bits,
-                                geometry->file_clusters << geometry->cluster_bits);
-    if (!fits || !is_run(at, raw, geometry->cluster_size))
-        return take_entries(worker, buffer, index, BLOCK, guest, table, err);
-    if (table->active)
-        count_run(worker, host, BLOCK);
-    return q2_tally_add(&worker->cursor, host >> geometry->cluster_bits, BLOCK, table->references,
-                        flags_of(table->active, raw), err);
-}
-
-/* All entries of a slice of one table. */
-static int
-take_slice(struct worker *worker, const uint8_t *buffer, uint64_t entries, uint64_t guest,
-           const struct q2_slot_table *table, struct q2_error *err)
-{
-    const struct q2_geometry *geometry = &worker->check->geometry;
-    if (geometry->extended_l2)
-        return take_entries(worker, buffer, 0, entries, guest, table, err);
-    for (uint64_t i = 0; i < entries; i += BLOCK) {
-        int rc = take_block(worker, buffer, i, guest + (i << geometry->cluster_bits), table, err);
+        }
         if (rc < 0)
             return rc;
     }
@@ -254,8 +221,7 @@ take_slices(struct worker *worker, uint64_t entries, uint64_t guest, struct q2_e
         uint64_t count = q2_min(BLOCK, entries - i);
         int rc = 0;
         if (blocks_agree(worker, i * geometry->l2_entry_size, count * geometry->l2_entry_size)) {
-            rc = geometry->extended_l2 ? take_entries(worker, active, i, count, here, &all, err)
-                                       : take_block(worker, active, i, here, &all, err);
+            rc = take_entries(worker, active, i, i + count, here, &all, err);
         } else {
             for (uint64_t j = 0; j < count && rc == 0; j++)
                 rc = take_claims(worker, i + j, here + (j << geometry->cluster_bits), err);
@@ -306,8 +272,8 @@ take_slot(struct worker *worker, uint64_t slot, struct q2_error *err)
         uint64_t entries = length / geometry->l2_entry_size;
         uint64_t guest = slot * q2_l2_reach(geometry) +
                          (part / geometry->l2_entry_size << geometry->cluster_bits);
-        rc = window->table_count == 1 ? take_slice(worker, worker->slices.buffers[0], entries,
-                                                   guest, &window->tables[0], err)
+        rc = window->table_count == 1 ? take_entries(worker, worker->slices.buffers[0], 0, entries,
+                                                     guest, &window->tables[0], err)
                                       : take_slices(worker, entries, guest, err);
     }
     return rc;

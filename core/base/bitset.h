@@ -35,4 +35,26 @@ q2_word_mask(unsigned first, unsigned count)
     return count == 0 ? 0 : (UINT64_MAX >> (64 - count)) << first;
 }
 
+/* How many bits in a row are set, from bit `first`, which is. */
+static inline unsigned
+q2_word_run(uint64_t word, unsigned first)
+{
+    uint64_t clear = ~(word >> first);
+    return clear ? (unsigned)__builtin_ctzll(clear) : 64;
+}
+
+/* Whether any of the bits [first, first + count) is set. */
+static inline bool
+q2_bit_any(const uint64_t *words, size_t first, size_t count)
+{
+    while (count > 0) {
+        unsigned bit = (unsigned)(first % 64), bits = count < 64 - bit ? (unsigned)count : 64 - bit;
+        if (words[first / 64] & q2_word_mask(bit, bits))
+            return true;
+        first += bits;
+        count -= bits;
+    }
+    return false;
+}
+
 #endif
