@@ -172,7 +172,7 @@ q2_findings_add_violation(struct q2_findings *findings, const struct q2_violatio
 {
     q2_findings_add(findings, &(struct q2_finding){
                                   .problem = violation->problem,
-                                  .has = Q2_HAS_HOST | Q2_HAS_GOT |
+                                  .has = Q2_HAS_HOST | (violation->has_got ? Q2_HAS_GOT : 0U) |
                                          (violation->has_expected ? Q2_HAS_EXPECTED : 0U),
                                   .host_offset = violation->offset,
                                   .host_length = violation->length,

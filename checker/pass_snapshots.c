@@ -7,7 +7,6 @@
 #include "core/base/checked.h"
 #include "core/format/snapshot.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,7 +120,8 @@ report(void *data, const struct q2_violation *violation)
     struct reading *reading = data;
     q2_findings_add(&reading->check->findings,
                     &(struct q2_finding){.problem = violation->problem,
-                                         .has = Q2_HAS_HOST | Q2_HAS_GOT |
+                                         .has = Q2_HAS_HOST |
+                                                (violation->has_got ? Q2_HAS_GOT : 0U) |
                                                 (violation->has_expected ? Q2_HAS_EXPECTED : 0U),
                                          .host_offset = violation->offset,
                                          .host_length = violation->length,
@@ -141,15 +141,8 @@ report_end(struct reading *reading, enum q2_problem problem, uint64_t end)
 static void
 report_unreadable(struct reading *reading, uint64_t at, uint64_t length)
 {
-    char detail[32];
-    snprintf(detail, sizeof detail, "entry %llu",
-             (unsigned long long)reading->check->snapshot_count);
-    q2_findings_add(&reading->check->findings,
-                    &(struct q2_finding){.problem = Q2_PROBLEM_SNAPSHOT_TABLE_UNREADABLE,
-                                         .has = Q2_HAS_HOST,
-                                         .host_offset = at,
-                                         .host_length = length,
-                                         .detail = detail});
+    q2_violate_text(&reading->sink, Q2_PROBLEM_SNAPSHOT_TABLE_UNREADABLE, at, length, "entry %llu",
+                    (unsigned long long)reading->check->snapshot_count);
     atomic_store(&reading->check->unread, true);
 }
 
@@ -294,16 +287,13 @@ static void
 report_duplicate(struct q2_check *check, bool ids, const struct named *first,
                  const struct named *second)
 {
-    char detail[Q2_DETAIL_SIZE];
-    snprintf(detail, sizeof detail, "\"%.60s\" is the %s of entries %llu and %llu", second->text,
-             ids ? "id" : "name", (unsigned long long)first->index,
-             (unsigned long long)second->index);
-    q2_findings_add(&check->findings,
-                    &(struct q2_finding){.problem = ids ? Q2_PROBLEM_SNAPSHOT_ID_DUPLICATE
-                                                        : Q2_PROBLEM_SNAPSHOT_NAME_DUPLICATE,
-                                         .has = Q2_HAS_HOST,
-                                         .host_offset = check->maps[second->index + 1].entry_at,
-                                         .detail = detail});
+    struct q2_sink sink = q2_findings_sink(&check->findings);
+    q2_violate_text(&sink,
+                    ids ? Q2_PROBLEM_SNAPSHOT_ID_DUPLICATE : Q2_PROBLEM_SNAPSHOT_NAME_DUPLICATE,
+                    check->maps[second->index + 1].entry_at, 0,
+                    "\"%.60s\" is the %s of entries %llu and %llu", second->text,
+                    ids ? "id" : "name", (unsigned long long)first->index,
+                    (unsigned long long)second->index);
 }
 
 static int

@@ -83,26 +83,29 @@ text_of(const struct q2_extension *extension)
 static void
 take_backing_format(struct decoding *d, const struct q2_extension *e)
 {
+    char text[Q2_DETAIL_SIZE / 2];
     struct q2_text name = text_of(e);
     if (name_is_bad(d->sink, Q2_PROBLEM_EXTENSION_BACKING_FORMAT, &name, e->offset + 4,
                     Q2_MAX_BACKING_FORMAT))
         return;
     d->out->backing_format = name;
     if (!d->header->backing_file_offset)
-        q2_violate(d->sink, Q2_PROBLEM_EXTENSION_BACKING_FORMAT_UNUSED, e->offset, 8, e->type,
-                   NULL);
+        q2_violate_text(d->sink, Q2_PROBLEM_EXTENSION_BACKING_FORMAT_UNUSED, e->offset, 8, "\"%s\"",
+                        q2_printable(text, sizeof text, name.bytes, name.length));
 }
 
 static void
 take_data_file(struct decoding *d, const struct q2_extension *e)
 {
+    char text[Q2_DETAIL_SIZE / 2];
     struct q2_text name = text_of(e);
     if (name_is_bad(d->sink, Q2_PROBLEM_EXTENSION_DATA_FILE_NAME, &name, e->offset + 4,
                     Q2_MAX_NAME))
         return;
     d->out->data_file = name;
     if (!(d->header->incompatible_features & Q2_INCOMPATIBLE_DATA_FILE))
-        q2_violate(d->sink, Q2_PROBLEM_EXTENSION_DATA_FILE_UNUSED, e->offset, 8, e->type, NULL);
+        q2_violate_text(d->sink, Q2_PROBLEM_EXTENSION_DATA_FILE_UNUSED, e->offset, 8, "\"%s\"",
+                        q2_printable(text, sizeof text, name.bytes, name.length));
 }
 
 static void
@@ -188,8 +191,8 @@ take(struct decoding *d, const struct q2_extension *e, unsigned *seen)
         if (known[i].type != e->type)
             continue;
         if (*seen >> i & 1)
-            q2_violate(d->sink, Q2_PROBLEM_EXTENSION_DUPLICATE, e->offset, 8, e->type,
-                       "another \"%s\"", known[i].name);
+            q2_violate_text(d->sink, Q2_PROBLEM_EXTENSION_DUPLICATE, e->offset, 8, "another \"%s\"",
+                            known[i].name);
         else
             known[i].take(d, e);
         *seen |= 1U << i;

@@ -189,9 +189,9 @@ report_name(const struct check *check, enum q2_luks_field field, const char *wha
     char printable[Q2_DETAIL_SIZE / 2];
     size_t length = strlen(text);
     const char *how = length < Q2_LUKS_NAME_LENGTH ? "unknown" : "not terminated";
-    q2_violate(check->sink, Q2_PROBLEM_LUKS_CIPHER, check->host_offset + field, Q2_LUKS_NAME_LENGTH,
-               0, "%s %s: \"%s\"", what, how,
-               q2_printable(printable, sizeof printable, text, length));
+    q2_violate_text(check->sink, Q2_PROBLEM_LUKS_CIPHER, check->host_offset + field,
+                    Q2_LUKS_NAME_LENGTH, "%s %s: \"%s\"", what, how,
+                    q2_printable(printable, sizeof printable, text, length));
 }
 
 /* A name that fills its field is longer than any known one, so these rules cover its missing NUL.
@@ -262,9 +262,9 @@ check_states(const struct check *check)
                        slot_at(check, i, Q2_LUKS_SLOT_AT_STATE), 4, state, "key slot %u", i);
     }
     if (disabled == Q2_LUKS_SLOTS)
-        q2_violate(check->sink, Q2_PROBLEM_LUKS_NO_ACTIVE_SLOT,
-                   check->host_offset + Q2_LUKS_AT_SLOTS, Q2_LUKS_SLOTS * Q2_LUKS_SLOT_LENGTH, 0,
-                   NULL);
+        q2_violate_text(check->sink, Q2_PROBLEM_LUKS_NO_ACTIVE_SLOT,
+                        check->host_offset + Q2_LUKS_AT_SLOTS, Q2_LUKS_SLOTS * Q2_LUKS_SLOT_LENGTH,
+                        NULL);
 }
 
 /* First byte of the slot's key material. */

@@ -42,10 +42,19 @@ void
 q2_violate(const struct q2_sink *sink, enum q2_problem problem, uint64_t offset, uint64_t length,
            uint64_t got, const char *format, ...)
 {
-    struct q2_violation violation = {.problem = problem,
-                                     .offset = offset,
-                                     .length = length,
-                                     .got = got};
+    struct q2_violation violation = {
+        .problem = problem, .offset = offset, .length = length, .got = got, .has_got = true};
+    va_list args;
+    va_start(args, format);
+    report(sink, &violation, format, args);
+    va_end(args);
+}
+
+void
+q2_violate_text(const struct q2_sink *sink, enum q2_problem problem, uint64_t offset,
+                uint64_t length, const char *format, ...)
+{
+    struct q2_violation violation = {.problem = problem, .offset = offset, .length = length};
     va_list args;
     va_start(args, format);
     report(sink, &violation, format, args);
@@ -61,7 +70,8 @@ q2_violate_expected(const struct q2_sink *sink, enum q2_problem problem, uint64_
                                      .length = length,
                                      .got = got,
                                      .expected = expected,
-                                     .has_expected = true};
+                                     .has_expected = true,
+                                     .has_got = true};
     va_list args;
     va_start(args, format);
     report(sink, &violation, format, args);

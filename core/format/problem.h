@@ -38,6 +38,7 @@ struct q2_violation {
     uint64_t got;    /* the value found */
     uint64_t expected;
     bool has_expected; /* whether `expected` says anything */
+    bool has_got;      /* whether `got` does */
     /* What the numbers cannot say: a field's name, a feature's name. Printable; may be empty. */
     char detail[Q2_DETAIL_SIZE];
 };
@@ -52,6 +53,11 @@ struct q2_sink {
 void q2_violate(const struct q2_sink *sink, enum q2_problem problem, uint64_t offset,
                 uint64_t length, uint64_t got, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
+
+/* The same where no number says what is wrong. */
+void q2_violate_text(const struct q2_sink *sink, enum q2_problem problem, uint64_t offset,
+                     uint64_t length, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 /* The same where the right value is known. */
 void q2_violate_expected(const struct q2_sink *sink, enum q2_problem problem, uint64_t offset,
