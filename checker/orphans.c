@@ -145,7 +145,7 @@ static bool
 leads_to_table(struct look *look, uint64_t cluster)
 {
     struct likeness likeness;
-    uint64_t length = q2_min(PROBE_BYTES, look->orphans->check->geometry.cluster_size);
+    uint64_t length = look->orphans->check->geometry.cluster_size;
     return read_cluster(look, cluster, length) == 0 && like_l2(look, length, &likeness) &&
            likeness.orphans > 0;
 }
@@ -170,7 +170,9 @@ examine(struct look *look, uint64_t cluster)
             report(check, Q2_PROBLEM_SNAPSHOT_TABLE_LOST, cluster, 0);
         return;
     }
-    if (!like_l2(look, length, &likeness) || (likeness.orphans == 0 && !check->options.deep))
+    /* A table may begin with unused entries, but not with entries that lead nowhere lost. */
+    if (!like_l2(look, length, &likeness) ||
+        (likeness.orphans == 0 && likeness.mapped > 0 && !check->options.deep))
         return;
     if (length < size && (read_cluster(look, cluster, size) < 0 || !like_l2(look, size, &likeness)))
         return;

@@ -122,7 +122,7 @@ static inline bool
 q2_references_complete(const struct q2_check *check)
 {
     return (check->usable & Q2_USABLE_L1) && !check->unlocated && !check->unread &&
-           !check->work.exceeded;
+           !check->work.limited;
 }
 
 /* ---- the passes, in the order in which they run ---- */
