@@ -28,7 +28,7 @@ struct fault {
     uint32_t slot;
     uint32_t index; /* in the L2 table */
     uint64_t raw;   /* entry */
-    uint64_t got;
+    uint64_t got;   /* 0: not known */
 };
 
 struct worker {
@@ -104,7 +104,7 @@ check_standard(struct payload *payload, struct worker *worker, uint64_t slot, ui
         q2_file_read_padded(check->file, offset, worker->data, check->geometry.cluster_size,
                             NULL) == 0)
         return 0;
-    return note(payload, Q2_PROBLEM_DATA_UNREADABLE, slot, index, raw, offset, err);
+    return note(payload, Q2_PROBLEM_DATA_UNREADABLE, slot, index, raw, 0, err);
 }
 
 /* ---- compressed clusters ---- */
@@ -140,11 +140,11 @@ check_compressed(struct payload *payload, struct worker *worker, uint64_t slot, 
     struct q2_compressed_range range = q2_compressed_decode(geometry, raw);
     if (geometry->data_file || range.offset >= geometry->file_size)
         return 0;
-    q2_streams_add(&worker->streams, range.offset, (slot << geometry->l2_bits) + index);
+    q2_streams_add(&worker->streams, raw, (slot << geometry->l2_bits) + index);
     /* The last sector may be cut short by the end of the file. */
     uint64_t length = q2_min(range.length, geometry->file_size - range.offset);
     if (q2_file_read(check->file, range.offset, worker->data, length, NULL) < 0)
-        return note(payload, Q2_PROBLEM_DATA_UNREADABLE, slot, index, raw, range.offset, err);
+        return note(payload, Q2_PROBLEM_DATA_UNREADABLE, slot, index, raw, 0, err);
     bool known = check->header.compression_type == Q2_COMPRESSION_ZLIB || worker->decoder;
     enum q2_problem problem;
     uint64_t got;
@@ -230,37 +230,46 @@ compare_faults(const void *left, const void *right)
     return (a->raw > b->raw) - (a->raw < b->raw);
 }
 
-/* The maps whose L2 table has this entry, COPIED flag aside, at this place. */
 static int
-maps_of(struct worker *worker, const struct fault *fault, q2_map_set *ret_maps,
-        struct q2_error *err)
+compare_members(const void *left, const void *right)
+{
+    const uint32_t *a = left, *b = right;
+    return (*a > *b) - (*a < *b);
+}
+
+/* The maps that have `raw`, its COPIED flag aside, at `index` of the L2 table of a slot; `owner`
+ * gets them and the place of the first such entry. */
+static int
+find_maps(struct worker *worker, uint64_t slot, uint64_t index, uint64_t raw,
+          struct q2_owner *owner, struct q2_error *err)
 {
     struct q2_check *check = worker->check;
     const struct q2_geometry *geometry = &check->geometry;
     struct q2_window *window = &worker->window;
-    uint32_t *members;
-    void *memory;
     size_t count = 0;
-    int rc = q2_budget_calloc(&check->budget, check->map_count, sizeof *members,
+    void *memory;
+    int rc = q2_budget_calloc(&check->budget, check->map_count, sizeof(uint32_t),
                               "sets of snapshots", &memory, err);
     if (rc < 0)
         return rc;
-    members = memory;
-    if (fault->slot < window->first || fault->slot >= window->first + window->count)
-        q2_window_load(window, fault->slot / window->capacity);
-    q2_window_group(window, fault->slot);
+    uint32_t *members = memory;
+    if (slot < window->first || slot >= window->first + window->count)
+        q2_window_load(window, slot / window->capacity);
+    q2_window_group(window, slot);
     for (uint64_t t = 0; t < window->table_count; t++) {
         const struct q2_slot_table *table = &window->tables[t];
-        uint8_t entry[16] = {0};
-        q2_file_read_padded(check->file,
-                            table->offset + (uint64_t)fault->index * geometry->l2_entry_size, entry,
-                            geometry->l2_entry_size, NULL);
-        bool same =
-            q2_claim_key(geometry, q2_load_be64(entry)) == q2_claim_key(geometry, fault->raw);
-        for (uint64_t i = 0; same && i < table->references; i++)
+        uint64_t at = table->offset + index * geometry->l2_entry_size;
+        uint8_t entry[8] = {0};
+        q2_file_read_padded(check->file, at, entry, sizeof entry, NULL);
+        if (q2_claim_key(geometry, q2_load_be64(entry)) != q2_claim_key(geometry, raw))
+            continue;
+        owner->at = count ? owner->at : at;
+        for (uint64_t i = 0; i < table->references; i++)
             members[count++] = window->items[table->first + i].map;
     }
-    rc = q2_mapset_intern(check->sets, members, count, ret_maps, err);
+    if (count)
+        qsort(members, count, sizeof *members, compare_members);
+    rc = q2_mapset_intern(check->sets, members, count, &owner->maps, err);
     q2_budget_free(&check->budget, memory, check->map_count, sizeof *members);
     return rc;
 }
@@ -273,24 +282,39 @@ report_fault(struct worker *worker, const struct fault *fault, struct q2_error *
     bool compressed = fault->raw & Q2_ENTRY_COMPRESSED;
     struct q2_compressed_range range = {.offset = q2_entry_offset(fault->raw),
                                         .length = geometry->cluster_size};
+    struct q2_owner owner = {0};
     if (compressed)
         range = q2_compressed_decode(geometry, fault->raw);
-    struct q2_finding finding = {
-        .problem = fault->problem,
-        .has = Q2_HAS_TARGET | Q2_HAS_GUEST | Q2_HAS_L1 | Q2_HAS_L2 | Q2_HAS_GOT,
-        .target_offset = range.offset,
-        .target_length = range.length,
-        .guest_offset = fault->slot * q2_l2_reach(geometry) +
-                        ((uint64_t)fault->index << geometry->cluster_bits),
-        .guest_length = geometry->cluster_size,
-        .l1_index = fault->slot,
-        .l2_index = fault->index,
-        .got = fault->got,
-    };
-    int rc = maps_of(worker, fault, &finding.maps, err);
-    if (rc == 0)
-        q2_findings_add(&check->findings, &finding);
-    return rc;
+    int rc = find_maps(worker, fault->slot, fault->index, fault->raw, &owner, err);
+    if (rc < 0)
+        return rc;
+    q2_findings_add(&check->findings,
+                    &(struct q2_finding){
+                        .problem = fault->problem,
+                        .has = Q2_HAS_TARGET | Q2_HAS_GUEST | Q2_HAS_L1 | Q2_HAS_L2 |
+                               (fault->got ? Q2_HAS_GOT : 0U),
+                        .target_offset = range.offset,
+                        .target_length = range.length,
+                        .guest_offset = fault->slot * q2_l2_reach(geometry) +
+                                        ((uint64_t)fault->index << geometry->cluster_bits),
+                        .guest_length = geometry->cluster_size,
+                        .l1_index = fault->slot,
+                        .l2_index = fault->index,
+                        .maps = owner.maps,
+                        .got = fault->got,
+                    });
+    return 0;
+}
+
+/* Whose a compressed cluster is, for the report on those that share their data. */
+static int
+find_stream(void *data, const struct q2_stream *stream, struct q2_owner *owner,
+            struct q2_error *err)
+{
+    struct worker *worker = data;
+    const struct q2_geometry *geometry = &worker->check->geometry;
+    return find_maps(worker, stream->guest >> geometry->l2_bits, owner->index, stream->raw, owner,
+                     err);
 }
 
 static int
@@ -365,7 +389,8 @@ run(struct payload *payload, struct q2_error *err)
     for (unsigned i = 1; rc == 0 && i < check->threads; i++)
         q2_streams_merge(&payload->workers[0].streams, &payload->workers[i].streams);
     if (rc == 0)
-        q2_streams_report(&payload->workers[0].streams);
+        rc =
+            q2_streams_report(&payload->workers[0].streams, find_stream, &payload->workers[0], err);
     return rc;
 }
 

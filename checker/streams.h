@@ -10,8 +10,8 @@
 #include "checker/scan.h"
 
 struct q2_stream {
-    uint64_t offset; /* in the file, bytes */
-    uint64_t guest;  /* cluster */
+    uint64_t raw;   /* L2 entry, without the COPIED flag */
+    uint64_t guest; /* cluster */
 };
 
 struct q2_streams {
@@ -24,12 +24,17 @@ struct q2_streams {
 void q2_streams_init(struct q2_streams *streams, struct q2_check *check);
 void q2_streams_destroy(struct q2_streams *streams);
 
-void q2_streams_add(struct q2_streams *streams, uint64_t offset, uint64_t guest);
+void q2_streams_add(struct q2_streams *streams, uint64_t raw, uint64_t guest);
 
 /* Add all of `from`. */
 void q2_streams_merge(struct q2_streams *streams, const struct q2_streams *from);
 
+/* Says to `owner`, which has everything else, which maps have a stream and where their entry is. */
+typedef int q2_stream_find(void *data, const struct q2_stream *stream, struct q2_owner *owner,
+                           struct q2_error *err);
+
 /* Report guest clusters with the same data, and whether some could not be compared. */
-void q2_streams_report(struct q2_streams *streams);
+int q2_streams_report(struct q2_streams *streams, q2_stream_find *find, void *data,
+                      struct q2_error *err);
 
 #endif
