@@ -163,6 +163,12 @@ got_text(const struct q2_finding *finding)
     else if (finding->problem == Q2_PROBLEM_ORPHAN_L1_TABLE)
         snprintf(text.text, sizeof text.text, "points at %.40s",
                  q2_format_plural(finding->got, "L2 table").text);
+    else if (finding->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
+        snprintf(text.text, sizeof text.text, "decodes to %.40s",
+                 q2_format_plural(finding->got, "byte").text);
+    else if (finding->problem == Q2_PROBLEM_COMPRESSED_WINDOW)
+        snprintf(text.text, sizeof text.text, "refers back by %.40s",
+                 q2_format_plural(finding->got, "byte").text);
     else
         snprintf(text.text, sizeof text.text, "found %.40s", q2_format_value(finding->got).text);
     return text;
