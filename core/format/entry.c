@@ -140,7 +140,9 @@ q2_l2_entry_validate(const struct q2_geometry *geometry, const struct q2_l2_entr
 
     enum q2_cluster_kind kind = q2_l2_kind(geometry, raw);
     if (kind != Q2_CLUSTER_STANDARD && kind != Q2_CLUSTER_ZERO_ALLOCATED) {
-        if (raw & Q2_ENTRY_COPIED)
+        /* Zeros written over guest offset 0 of a data file keep both flags, and rightly so. */
+        bool start = geometry->data_file && guest == 0 && kind == Q2_CLUSTER_ZERO;
+        if ((raw & Q2_ENTRY_COPIED) && !start)
             q2_violate(sink, Q2_PROBLEM_L2_ENTRY_COPIED_EMPTY, at, 8, raw, NULL);
         return false;
     }
