@@ -23,6 +23,8 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
 
+ulimit -c 0
+
 readonly here scratch check
 readonly qemu_seconds=10 our_seconds=60 qemu_memory_kib=2097152
 jobs=$(nproc)
@@ -59,27 +61,27 @@ need_version()
 # Failures of workers are lines in a file, because a worker is another process.
 complain()
 {
-    printf '%s\n' "$*" >> failures
+    printf '%.1500s\n' "$*" >> "$scratch/failures"
 }
 
 # Ends the test with the number of failures.
 finish()
 {
     [[ -s failures ]] || exit 0
-    head -c 20000 failures
-    printf '%s failures\n' "$(wc -l < failures)"
+    head -n 500 failures
     exit 1
 }
 
-# in_parallel COMMAND: run COMMAND for each line on stdin, in $jobs processes. The variable worker
-# tells them apart.
+# in_parallel COMMAND: run COMMAND for each line on stdin, in $jobs processes with a folder each.
 in_parallel()
 {
-    local lines line i
+    local lines line i worker
     mapfile -t lines
     for ((worker = 0; worker < jobs; worker++)); do
         (
             trap - EXIT
+            mkdir "$scratch/$worker"
+            cd "$scratch/$worker"
             for ((i = worker; i < ${#lines[@]}; i += jobs)); do
                 line=${lines[i]}
                 # shellcheck disable=SC2086
@@ -97,10 +99,10 @@ our_report()
 {
     local name=$1 image=$2 status=0
     timeout "$our_seconds" "$check" --output=json --limit=1 "$image" \
-        > "ours.$worker" 2> "err.$worker" || status=$?
+        > ours 2> errors || status=$?
     case $status in
     0 | 1 | 2 | 3 | 63) ;;
-    *) complain "$name: qcow2-check ended with $status: $(tail -c 3000 "err.$worker")" ;;
+    *) complain "$name: qcow2-check ended with $status: $(tail -c 3000 errors)" ;;
     esac
     our_status=$status
 }
@@ -111,9 +113,9 @@ qemu_report()
     local status=0
     shift
     (
-        ulimit -v "$qemu_memory_kib" -c 0
+        ulimit -v "$qemu_memory_kib"
         exec timeout -k 1 "$qemu_seconds" qemu-img check --output=json "$@"
-    ) > "qemu.$worker" 2> "err.$worker" || status=$?
+    ) > qemu 2> errors || status=$?
     qemu_status=$status
 }
 
@@ -125,11 +127,11 @@ examine()
     shift 2
     our_report "$name" "$image"
     qemu_report "$name" "${@:-$image}"
-    [[ -s ours.$worker ]] || echo null > "ours.$worker"
-    [[ -s qemu.$worker ]] || echo null > "qemu.$worker"
+    [[ -s ours ]] || echo null > ours
+    [[ -s qemu ]] || echo null > qemu
     printf '{"name":"%s","our_status":%d,"qemu_status":%d,"ours":%s,"qemu":%s}\n' "$name" \
-        "$our_status" "$qemu_status" "$(< "ours.$worker")" "$(< "qemu.$worker")" \
-        >> "reports.$worker"
+        "$our_status" "$qemu_status" "$(< ours)" "$(< qemu)" \
+        >> reports
 }
 
 # ---- all of them ----
@@ -137,5 +139,46 @@ examine()
 # The differences in the reports of all workers.
 differences_in()
 {
-    cat reports.* | jq -r -f "$here/differences.jq" | sort
+    cat -- */reports | jq -r -f "$here/differences.jq" | sort
+}
+
+count_reports()
+{
+    cat -- */reports | grep -c '^{"name"'
+}
+
+# rows FILE: without comments and empty lines.
+rows()
+{
+    grep -v -e '^#' -e '^[[:space:]]*$' -- "$1" || true
+}
+
+# explain FILE MATCHES: every line of the file `found` must match a row of FILE, and every row must be
+# of use. MATCHES is a function of a row that looks at name, field, ours, qemu and problems. Every
+# reason that a row gives, in its last column, must be explained at the top of FILE or of
+# `differences`, as in "# a-reason: ...".
+explain()
+{
+    local file=$1 matches=$2 rows row used=() i name field ours qemu problems explained
+    set -f
+    mapfile -t rows < <(rows "$file")
+    for row in "${rows[@]}"; do
+        grep -q "^# ${row##* }:" "$file" "$here/differences" ||
+            complain "$file: no reason '${row##* }' is explained"
+    done
+    while read -r name field ours qemu problems; do
+        explained=0
+        for i in "${!rows[@]}"; do
+            # shellcheck disable=SC2086
+            if "$matches" ${rows[i]}; then
+                used[i]=1 explained=1
+                break
+            fi
+        done
+        ((explained)) || complain "$name: $field: ours $ours, QEMU's $qemu ($problems)"
+    done < found
+    for i in "${!rows[@]}"; do
+        [[ -n ${used[i]-} ]] || complain "$file: of no use: ${rows[i]}"
+    done
+    set +f
 }

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The qcow2kit authors
+#
+# What both programs say of every recipe, healthy or damaged: the exit status and every counter are
+# equal, or the file `differences` says why not. A row of it that no difference needs any more is an
+# error too.
+#
+# shellcheck disable=SC2317 # in_parallel calls the functions
+#
+# usage: peer.sh QCOW2_CHECK Q2_RECIPE SOURCE_FOLDER [PATTERN]; PATTERN selects recipes by name
+
+# shellcheck source=tests/interop/lib.sh
+source "$(dirname "$0")/lib.sh"
+need qemu-img jq
+need_version 7.2
+recipe_tool=$(cd "$OLDPWD" && realpath "$2")
+source_folder=$(cd "$OLDPWD" && realpath "$3")
+pattern=${4:-*}
+
+# NAME RECIPE
+recipes()
+{
+    local recipe name
+    for recipe in "$source_folder"/tests/cases/*/recipe; do
+        name=${recipe%/recipe}
+        echo "${name##*/} $recipe"
+    done
+    for recipe in "$source_folder"/corpus/{healthy,damaged}/*.recipe; do
+        [[ ! -e $recipe ]] || echo "$(basename "$(dirname "$recipe")")/$(basename "$recipe" .recipe) $recipe"
+    done
+}
+
+# one NAME RECIPE
+one()
+{
+    local name=$1 recipe=$2 file arguments=()
+    # shellcheck disable=SC2053
+    [[ $name == $pattern ]] || return 0
+    for file in "${recipe%/*}"/*.recipe; do
+        [[ $recipe == */cases/*/recipe && -e $file ]] || continue
+        "$recipe_tool" "$file" "$(basename "$file" .recipe)" || return 1
+    done
+    "$recipe_tool" "$recipe" image.qcow2 || return 1
+    # The old encryption takes any key.
+    if grep -q '^encryption aes' "$recipe"; then
+        # shellcheck disable=SC2054
+        arguments=(--object "secret,id=key,data=any key" --image-opts
+            driver=qcow2,encrypt.format=aes,encrypt.key-secret=key,file.filename=image.qcow2)
+    fi
+    examine "$name" image.qcow2 "${arguments[@]}"
+    find . -type f ! -name reports -delete
+}
+
+recipes > list
+in_parallel one < list
+differences_in > found
+if [[ $pattern == "*" ]]; then
+    explain "$here/differences" matches_row
+else
+    cat found
+fi
+printf '%s images compared, %s differences\n' "$(count_reports)" "$(wc -l < found)"
+finish
