@@ -14,12 +14,29 @@
 
 enum { ENTRY_BYTES = 512 }; /* of an L2 table that are read at once */
 
+/* Where in the chain a file is: which one names it, unless that is the image itself. */
+static void
+describe(const struct q2_check *check, const struct q2_companion *companion, char *text,
+         size_t size)
+{
+    const struct q2_companions *companions = check->options.companions;
+    bool deeper = companion > companions->backing &&
+                  companion < companions->backing + companions->backing_count;
+    snprintf(text, size, "%.150s%s%.150s", companion->name, deeper ? ", backing file of " : "",
+             deeper ? companion[-1].name : "");
+}
+
 static void
 add(struct q2_check *check, enum q2_problem problem, const struct q2_companion *companion,
     const char *more)
 {
-    char detail[512];
-    snprintf(detail, sizeof detail, "%.300s%s%.160s", companion->name, more[0] ? ": " : "", more);
+    char file[320], detail[512];
+    size_t name = strlen(companion->name);
+    /* Messages about opening files begin with their names. */
+    if (strncmp(more, companion->name, name) == 0 && more[name] == ':')
+        more += strspn(more + name, ": ") + name;
+    describe(check, companion, file, sizeof file);
+    snprintf(detail, sizeof detail, "%s%s%.160s", file, more[0] ? ": " : "", more);
     q2_findings_add(&check->findings, &(struct q2_finding){.problem = problem, .detail = detail});
 }
 

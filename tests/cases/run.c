@@ -4,7 +4,9 @@
 /* Runs case folders. A case is a folder with
  *
  *   recipe        the image, in the language of corpus/README.md
- *   *.recipe      further files that it needs; base.qcow2.recipe makes base.qcow2
+ *   *.recipe      further files that it needs; base.qcow2.recipe makes base.qcow2, and
+ *                 link-%.qcow2.recipe makes link-1.qcow2, link-2.qcow2 and so on, 201 of them;
+ *                 in the text % stands for that number and %+ for the next one
  *   options       optional: one per line, "deep", "chain", "max-memory N", "max-details N",
  *                 "now N", or "fault OFFSET LENGTH" for a range that cannot be read
  *   expect.txt    the report for people, and the exit status
@@ -72,18 +74,14 @@ make_companion(void *data, const char *name, struct q2_file **ret_file, struct q
     return q2_file_open(name, Q2_OPEN_CREATE | Q2_OPEN_WRITE, ret_file, err);
 }
 
-/* Build `folder/recipe` as `output` in the current folder. */
+/* Build `text` as `output` in the current folder. */
 static void
-build(const char *folder, const char *recipe_name, const char *output)
+build_text(const char *folder, const char *recipe_name, const char *text, const char *output)
 {
     struct q2_error err = {0};
     struct q2_recipe *recipe = NULL;
-    size_t length = 0;
     Q2_AUTOCLOSE struct q2_file *image = NULL;
-    Q2_AUTOFREE char *text = read_text(folder, recipe_name, &length);
-    if (!text)
-        die(folder, "has no recipe");
-    if (q2_recipe_parse(recipe_name, text, length, &recipe, &err) < 0 ||
+    if (q2_recipe_parse(recipe_name, text, strlen(text), &recipe, &err) < 0 ||
         q2_file_open(output, Q2_OPEN_CREATE | Q2_OPEN_WRITE, &image, &err) < 0 ||
         q2_recipe_build(recipe,
                         &(struct q2_recipe_target){.image = image,
@@ -91,6 +89,44 @@ build(const char *folder, const char *recipe_name, const char *output)
                         &err) < 0)
         die(folder, err.message);
     q2_recipe_free(recipe);
+}
+
+/* Copy `text` with the number in the place of each %. */
+static char *
+number_text(const char *text, unsigned number)
+{
+    char *numbered = NULL;
+    size_t size;
+    FILE *out = open_memstream(&numbered, &size);
+    if (!out)
+        die("memory", strerror(errno));
+    for (; *text; text++) {
+        bool next = text[0] == '%' && text[1] == '+';
+        if (*text == '%')
+            fprintf(out, "%u", number + next);
+        else
+            fputc(*text, out);
+        text += next;
+    }
+    fclose(out);
+    return numbered;
+}
+
+/* Build `folder/recipe_name` as `output`, once or, if that has a %, many times. */
+static void
+build(const char *folder, const char *recipe_name, const char *output)
+{
+    enum { COPIES = Q2_MAX_CHAIN + 1 };
+    Q2_AUTOFREE char *text = read_text(folder, recipe_name, NULL);
+    if (!text)
+        die(folder, "has no recipe");
+    if (!strchr(output, '%'))
+        build_text(folder, recipe_name, text, output);
+    for (unsigned i = 1; strchr(output, '%') && i <= COPIES; i++) {
+        Q2_AUTOFREE char *numbered = number_text(text, i);
+        Q2_AUTOFREE char *name = number_text(output, i);
+        build_text(folder, recipe_name, numbered, name);
+    }
 }
 
 /* Build everything that the case needs, in the current folder. */
