@@ -82,6 +82,10 @@ refuse(const struct q2_check *check, uint64_t file_size, struct q2_error *err)
     if (check->header.magic == Q2_MAGIC && check->header.version == 1)
         return q2_error_set(err, Q2_ERR_NOT_QCOW2, "%s: a qcow image of version 1, not qcow2",
                             check->file->name);
+    if (file_size < sizeof check->header.magic)
+        return q2_error_set(err, Q2_ERR_NOT_QCOW2,
+                            "%s: not a qcow2 image: %" PRIu64 " bytes are too few for one",
+                            check->file->name, file_size);
     return q2_error_set(err, Q2_ERR_NOT_QCOW2,
                         "%s: not a qcow2 image: %" PRIu64 " bytes that begin with 0x%08" PRIx32
                         " instead of 0x%08" PRIx32,

@@ -199,6 +199,15 @@ add_snapshot(struct reading *reading, const struct q2_snapshot *snapshot, const 
                    err);
 }
 
+static bool
+is_zero(const uint8_t *bytes, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (bytes[i])
+            return false;
+    return true;
+}
+
 /* One entry. *ret_more says whether the next one can be found. */
 static int
 read_entry(struct reading *reading, bool *ret_more, struct q2_error *err)
@@ -209,6 +218,11 @@ read_entry(struct reading *reading, bool *ret_more, struct q2_error *err)
     *ret_more = false;
     if (!read_piece(reading, 0, Q2_SNAPSHOT_FIXED_LENGTH, fixed))
         return 0;
+    if (is_zero(fixed, Q2_SNAPSHOT_FIXED_LENGTH)) {
+        q2_violate_expected(&reading->sink, Q2_PROBLEM_SNAPSHOT_TABLE_SHORT, reading->at, 0,
+                            check->header.nb_snapshots, check->snapshot_count, "nb_snapshots");
+        return 0;
+    }
     q2_snapshot_decode(&check->geometry, fixed, reading->at, &snapshot);
     uint64_t extra = q2_min(snapshot.extra_length, Q2_SNAPSHOT_EXTRA_LENGTH);
     if (!read_piece(reading, Q2_SNAPSHOT_FIXED_LENGTH, extra, fixed + Q2_SNAPSHOT_FIXED_LENGTH))

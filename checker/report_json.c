@@ -96,15 +96,21 @@ map_object(const struct q2_check *check, uint32_t member)
     return object;
 }
 
-static struct json_object *
-maps_array(const struct q2_check *check, q2_map_set maps)
+/* The maps of a finding or owner. That all of 65,536 snapshots share a table is said in a few. */
+static void
+put_maps(struct json_object **object, const struct q2_check *check, q2_map_set maps)
 {
+    enum { MAX_MAPS = 100 };
     const uint32_t *members = NULL;
+    if (maps == Q2_MAP_SET_NONE)
+        return;
     size_t count = q2_check_maps(check, maps, &members);
     struct json_object *array = json_object_new_array();
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count && i < MAX_MAPS; i++)
         append(&array, map_object(check, members[i]));
-    return array;
+    put(object, "maps", array);
+    if (count > MAX_MAPS)
+        put_number(object, "maps-unlisted", count - MAX_MAPS);
 }
 
 struct json_object *
@@ -133,8 +139,7 @@ q2_report_owner_object(const struct q2_check *check, const struct q2_owner *owne
     default:
         break;
     }
-    if (owner->maps != Q2_MAP_SET_NONE)
-        put(&object, "maps", maps_array(check, owner->maps));
+    put_maps(&object, check, owner->maps);
     return object;
 }
 
@@ -176,8 +181,7 @@ finding_object(const struct q2_check *check, const struct q2_finding *finding)
         put_number(&object, "l1-index", finding->l1_index);
     if (has & Q2_HAS_L2)
         put_number(&object, "l2-index", finding->l2_index);
-    if (finding->maps != Q2_MAP_SET_NONE)
-        put(&object, "maps", maps_array(check, finding->maps));
+    put_maps(&object, check, finding->maps);
     if (has & Q2_HAS_GOT)
         put_number(&object, "got", finding->got);
     if (has & Q2_HAS_EXPECTED)

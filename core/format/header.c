@@ -156,8 +156,9 @@ check_length(const struct q2_header *header, const struct q2_sink *sink)
 {
     if (header->version != 3)
         return 0;
-    bool fits = header->cluster_bits > Q2_MAX_CLUSTER_BITS ||
-                header->header_length <= UINT64_C(1) << header->cluster_bits;
+    bool known =
+        header->cluster_bits >= Q2_MIN_CLUSTER_BITS && header->cluster_bits <= Q2_MAX_CLUSTER_BITS;
+    bool fits = !known || header->header_length <= UINT64_C(1) << header->cluster_bits;
     if (header->header_length >= Q2_HEADER_V3_LENGTH && header->header_length % 8 == 0 && fits)
         return 0;
     broken(sink, Q2_PROBLEM_HEADER_LENGTH, "header_length", header->header_length);
