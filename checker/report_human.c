@@ -163,6 +163,9 @@ got_text(const struct q2_finding *finding)
     else if (finding->problem == Q2_PROBLEM_ORPHAN_L1_TABLE)
         snprintf(text.text, sizeof text.text, "points at %.40s",
                  q2_format_plural(finding->got, "L2 table").text);
+    else if (finding->problem == Q2_PROBLEM_WORK_LIMIT)
+        snprintf(text.text, sizeof text.text, "stopped after %.40s",
+                 q2_format_size(finding->got).text);
     else if (finding->problem == Q2_PROBLEM_COMPRESSED_BROKEN)
         snprintf(text.text, sizeof text.text, "decodes to %.40s",
                  q2_format_plural(finding->got, "byte").text);

@@ -110,8 +110,6 @@ q2_streams_report(struct q2_streams *streams, q2_stream_find *find, void *data,
     }
     if (streams->dropped)
         q2_findings_add(&check->findings, &(struct q2_finding){.problem = Q2_PROBLEM_WORK_LIMIT,
-                                                               .has = Q2_HAS_GOT,
-                                                               .got = check->budget.limit,
                                                                .detail = incomplete});
     return rc;
 }
