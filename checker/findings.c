@@ -168,6 +168,24 @@ q2_findings_add(struct q2_findings *findings, const struct q2_finding *finding)
 }
 
 void
+q2_findings_absorb(struct q2_findings *findings, const struct q2_findings *from,
+                   const q2_map_set *ids)
+{
+    for (uint64_t i = 0; i < from->count; i++) {
+        struct q2_finding finding = from->items[i];
+        finding.maps = ids[finding.maps];
+        finding.owners[0].maps = ids[finding.owners[0].maps];
+        finding.owners[1].maps = ids[finding.owners[1].maps];
+        q2_findings_add(findings, &finding);
+    }
+    /* Where one list is full, so is the whole. */
+    for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
+        findings->totals[p].count += from->totals[p].unlisted;
+        findings->totals[p].unlisted += from->totals[p].unlisted;
+    }
+}
+
+void
 q2_findings_add_violation(struct q2_findings *findings, const struct q2_violation *violation)
 {
     q2_findings_add(findings, &(struct q2_finding){

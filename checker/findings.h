@@ -32,6 +32,29 @@ void q2_findings_add(struct q2_findings *findings, const struct q2_finding *find
 /* The same for a rule that core/format found broken: the structure at fault, found, expected. */
 void q2_findings_add_violation(struct q2_findings *findings, const struct q2_violation *violation);
 
+/* Count `count` faults of a problem that concern the host range from `target_offset` on, if that is
+ * all that adding them would do: so many are kept that there is no room, and the newest of these
+ * does not go on there. Otherwise returns false, and they have to be added. Saves making findings
+ * by the million for nothing. */
+static inline bool
+q2_findings_count(struct q2_findings *findings, enum q2_problem problem, uint64_t count,
+                  uint64_t target_offset)
+{
+    struct q2_problem_count *total = &findings->totals[problem];
+    if (total->findings < findings->max_details || findings->last[problem] == 0)
+        return false;
+    const struct q2_finding *last = &findings->items[findings->last[problem] - 1];
+    if (last->target_offset + last->target_length == target_offset)
+        return false;
+    total->count += count;
+    total->unlisted += count;
+    return true;
+}
+
+/* Add all of `from`, as if they were found now. `ids` translates its sets of maps. */
+void q2_findings_absorb(struct q2_findings *findings, const struct q2_findings *from,
+                        const q2_map_set *ids);
+
 /* A sink that adds what is reported to it as it is. */
 struct q2_sink q2_findings_sink(struct q2_findings *findings);
 

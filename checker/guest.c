@@ -6,43 +6,9 @@
 #include "core/base/checked.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* Beyond this many distinct claims at one guest offset, sorting beats looking through them all. */
 enum { FEW_CLAIMS = 32 };
-
-uint64_t
-q2_empty_run(const struct q2_geometry *geometry, const uint8_t *table, uint64_t index, uint64_t end)
-{
-    unsigned shift = geometry->extended_l2; /* log2 of the words of an entry */
-    uint64_t at = index << shift, first, word;
-    memcpy(&first, table + at * 8, 8);
-    bool reads_as_zeros =
-        first == htobe64(Q2_ENTRY_ZERO) && geometry->version >= 3 && !geometry->extended_l2;
-    if (first && !reads_as_zeros)
-        return 0;
-    for (; at < end << shift; at++) {
-        memcpy(&word, table + at * 8, 8);
-        if (word != first)
-            break;
-    }
-    return (at >> shift) - index;
-}
-
-uint64_t
-q2_plain_run(const struct q2_geometry *geometry, const uint8_t *table, uint64_t index, uint64_t end)
-{
-    const uint8_t *at = table + index * 8;
-    uint64_t raw = geometry->extended_l2 ? 0 : q2_load_be64(at);
-    uint64_t first = q2_entry_offset(raw) >> geometry->cluster_bits;
-    bool plain = first && first < geometry->file_clusters && !(raw & q2_entry_odd_bits(geometry));
-    if (!plain || geometry->data_file)
-        return 0;
-    uint64_t most = q2_min(end - index, geometry->file_clusters - first), count = 1;
-    while (count < most && q2_load_be64(at + count * 8) == raw + count * geometry->cluster_size)
-        count++;
-    return count;
-}
 
 bool
 q2_entry_clusters(const struct q2_geometry *geometry, uint64_t raw, uint64_t *ret_first,

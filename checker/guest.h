@@ -30,17 +30,6 @@ q2_claim_key(const struct q2_geometry *geometry, uint64_t raw)
     return q2_entry_offset(raw) & ~(geometry->cluster_size - 1);
 }
 
-/* Stretches of entries that need no look at each, as a number of entries: those of an L2 table, or
- * of a part of one, from `index` on and below `end`.
- *
- * Empty: they map no host cluster, and all alike: nothing at all, or the zero flag alone. Plain:
- * standard clusters inside the file, one after the other, with the same COPIED flag and no other.
- * No rule about single entries is broken in either. 0: not even the first entry is like that. */
-uint64_t q2_empty_run(const struct q2_geometry *geometry, const uint8_t *table, uint64_t index,
-                      uint64_t end);
-uint64_t q2_plain_run(const struct q2_geometry *geometry, const uint8_t *table, uint64_t index,
-                      uint64_t end);
-
 /* The host clusters of an entry that a reference is counted for: those inside the file. An entry
  * that is not aligned still refers to the cluster that it points into. False: none. */
 bool q2_entry_clusters(const struct q2_geometry *geometry, uint64_t raw, uint64_t *ret_first,

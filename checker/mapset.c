@@ -147,6 +147,30 @@ q2_mapset_intern(struct q2_mapset *sets, const uint32_t *members, size_t count, 
     return 0;
 }
 
+int
+q2_mapset_absorb(struct q2_mapset *sets, const struct q2_mapset *from, q2_map_set **ret_ids,
+                 uint64_t *ret_count, struct q2_error *err)
+{
+    uint64_t count = from->range_count + 1;
+    void *memory;
+    int rc = q2_budget_calloc(sets->budget, count, sizeof(q2_map_set), "sets of snapshots", &memory,
+                              err);
+    if (rc < 0)
+        return rc;
+    q2_map_set *ids = memory;
+    for (uint64_t i = 1; i < count && rc == 0; i++) {
+        const struct range *range = &from->ranges[i - 1];
+        rc = q2_mapset_intern(sets, from->members + range->first, range->count, &ids[i], err);
+    }
+    if (rc < 0) {
+        q2_budget_free(sets->budget, ids, count, sizeof *ids);
+        return rc;
+    }
+    *ret_ids = ids;
+    *ret_count = count;
+    return 0;
+}
+
 size_t
 q2_mapset_members(const struct q2_mapset *sets, q2_map_set set, const uint32_t **ret_members)
 {

@@ -23,6 +23,8 @@ report_clusters(struct q2_check *check, enum q2_problem problem, uint64_t first,
                 uint64_t refcount)
 {
     unsigned bits = check->geometry.cluster_bits;
+    if (q2_findings_count(&check->findings, problem, count, first << bits))
+        return;
     q2_findings_add(&check->findings, &(struct q2_finding){
                                           .problem = problem,
                                           .has = Q2_HAS_TARGET | Q2_HAS_GOT | Q2_HAS_EXPECTED,

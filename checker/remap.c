@@ -2,11 +2,19 @@
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
 /* Phase two of the map: walk the tables again, in order, and say which entry breaks which rule and
- * who uses the clusters that do not add up. */
+ * who uses the clusters that do not add up.
+ *
+ * The map is cut into as many parts as there are threads. Each is explained as if it were the
+ * whole, with lists of its own, and then the lists are put together in the order of the parts: the
+ * result is the same as that of one thread. */
 
 #include "checker/guest.h"
+#include "checker/parallel.h"
+#include "checker/runs.h"
 #include "checker/uses.h"
 #include "core/base/checked.h"
+
+#include <stdatomic.h>
 
 enum {
     SLICE_BYTES = 64 << 10,
@@ -15,7 +23,7 @@ enum {
 
 /* Where the walk is: what a violation reported now is about. */
 struct place {
-    struct q2_check *check;
+    struct q2_findings *findings;
     q2_map_set maps;
     unsigned has;
     uint64_t l1_index;
@@ -24,15 +32,27 @@ struct place {
     uint64_t length; /* bytes */
 };
 
+/* One part of the map. */
 struct remap {
     struct q2_check *check;
-    struct q2_uses *uses;
+    struct q2_uses uses;
+    struct q2_findings findings;
+    struct q2_mapset *sets;
     bool report;
     struct q2_window window;
     uint32_t *members; /* room for all maps */
     uint8_t *buffer;   /* SLICE_BYTES */
     struct place place;
     struct q2_sink sink;
+};
+
+struct explanation {
+    struct q2_check *check;
+    const uint64_t *odd_units;
+    bool all; /* not only the odd ones */
+    struct remap *parts;
+    unsigned count;
+    _Atomic uint64_t done; /* units */
 };
 
 static void
@@ -44,7 +64,7 @@ add_finding(const struct place *place, struct q2_finding *finding)
     finding->l2_index = (uint32_t)place->l2_index;
     finding->guest_offset = place->guest;
     finding->guest_length = place->length;
-    q2_findings_add(&place->check->findings, finding);
+    q2_findings_add(place->findings, finding);
 }
 
 static void
@@ -80,12 +100,12 @@ explain_l1_entry(struct remap *remap, uint64_t map, uint64_t slot, struct q2_err
     uint32_t member = (uint32_t)map;
     if (raw == 0)
         return 0;
-    remap->place = (struct place){.check = check,
+    remap->place = (struct place){.findings = &remap->findings,
                                   .has = Q2_HAS_L1 | Q2_HAS_GUEST,
                                   .l1_index = slot,
                                   .guest = slot * reach,
                                   .length = reach};
-    int rc = q2_mapset_intern(check->sets, &member, 1, &remap->place.maps, err);
+    int rc = q2_mapset_intern(remap->sets, &member, 1, &remap->place.maps, err);
     if (rc == 0)
         q2_l1_entry_validate(&check->geometry, raw, check->maps[map].l1_offset + slot * 8,
                              &remap->sink);
@@ -107,12 +127,12 @@ explain_unreadable(struct remap *remap, struct q2_error *err)
         uint32_t member = (uint32_t)m;
         if (q2_file_read_padded(check->file, at, window->entries, slots * 8, NULL) == 0)
             continue;
-        remap->place = (struct place){.check = check,
+        remap->place = (struct place){.findings = &remap->findings,
                                       .has = Q2_HAS_L1 | Q2_HAS_GUEST,
                                       .l1_index = window->first,
                                       .guest = window->first * reach,
                                       .length = slots * reach};
-        int rc = q2_mapset_intern(check->sets, &member, 1, &remap->place.maps, err);
+        int rc = q2_mapset_intern(remap->sets, &member, 1, &remap->place.maps, err);
         if (rc < 0)
             return rc;
         add_finding(&remap->place, &(struct q2_finding){.problem = Q2_PROBLEM_L1_TABLE_UNREADABLE,
@@ -132,7 +152,7 @@ intern_maps(struct remap *remap, const struct q2_slot_table *table, q2_map_set *
 {
     for (uint64_t i = 0; i < table->references; i++)
         remap->members[i] = remap->window.items[table->first + i].map;
-    return q2_mapset_intern(remap->check->sets, remap->members, table->references, ret_maps, err);
+    return q2_mapset_intern(remap->sets, remap->members, table->references, ret_maps, err);
 }
 
 /* The guest offset from which on nothing should be mapped by any of the maps of a table. */
@@ -153,9 +173,9 @@ use_entry(struct remap *remap, const struct q2_slot_table *table, const struct q
     bool compressed = entry->raw & Q2_ENTRY_COMPRESSED;
     uint64_t first, count;
     if (!q2_entry_clusters(geometry, entry->raw, &first, &count) ||
-        !q2_uses_wanted(remap->uses, first, count))
+        !q2_uses_wanted(&remap->uses, first, count))
         return;
-    q2_uses_add(remap->uses, first, count,
+    q2_uses_add(&remap->uses, first, count,
                 &(struct q2_use){.references = table->references,
                                  .owner = {.kind = compressed ? Q2_OWNER_COMPRESSED : Q2_OWNER_DATA,
                                            .maps = remap->place.maps,
@@ -202,7 +222,7 @@ find_run(struct remap *remap, uint64_t index, uint64_t end, bool *ret_quiet)
     uint64_t raw = q2_l2_load(geometry, remap->buffer, index).raw;
     run = q2_plain_run(geometry, remap->buffer, index, end);
     *ret_quiet =
-        run && !q2_uses_wanted(remap->uses, q2_entry_offset(raw) >> geometry->cluster_bits, run);
+        run && !q2_uses_wanted(&remap->uses, q2_entry_offset(raw) >> geometry->cluster_bits, run);
     return q2_max(run, 1);
 }
 
@@ -234,7 +254,7 @@ explain_table(struct remap *remap, uint64_t slot, const struct q2_slot_table *ta
     uint64_t reach = q2_l2_reach(geometry), limit = limit_of(remap, table);
     for (uint64_t part = 0; part < geometry->cluster_size; part += SLICE_BYTES) {
         uint64_t length = q2_min(SLICE_BYTES, geometry->cluster_size - part);
-        remap->place = (struct place){.check = check,
+        remap->place = (struct place){.findings = &remap->findings,
                                       .maps = maps,
                                       .has = Q2_HAS_L1 | Q2_HAS_GUEST,
                                       .l1_index = slot,
@@ -275,7 +295,7 @@ explain_slot(struct remap *remap, uint64_t slot, struct q2_error *err)
         if (rc < 0)
             return rc;
         owner.at = check->maps[map].l1_offset + slot * 8;
-        q2_uses_add(remap->uses, q2_cluster_of(check, table->offset), 1,
+        q2_uses_add(&remap->uses, q2_cluster_of(check, table->offset), 1,
                     &(struct q2_use){.references = table->references,
                                      .owner = owner,
                                      .active = table->active,
@@ -286,29 +306,114 @@ explain_slot(struct remap *remap, uint64_t slot, struct q2_error *err)
     return rc;
 }
 
+/* ---- parts ---- */
+
 static int
-explain_units(struct remap *remap, const uint64_t *odd_units, bool all, struct q2_error *err)
+explain_unit(struct remap *remap, uint64_t unit, struct q2_error *err)
 {
-    struct q2_check *check = remap->check;
-    uint64_t units = q2_unit_count(check);
-    q2_check_phase(check, "explaining", units,
-                   q2_unit_slots(check) << check->geometry.cluster_bits);
-    for (uint64_t unit = 0; unit < units; unit++) {
-        if (!all && !q2_bit_test(odd_units, unit))
-            continue;
-        q2_window_load(&remap->window, unit);
-        int rc = remap->window.unreadable && remap->report ? explain_unreadable(remap, err) : 0;
-        for (uint64_t s = 0; s < remap->window.count && rc == 0; s++)
-            rc = explain_slot(remap, remap->window.first + s, err);
-        if (rc == 0 && check->findings.failed) {
-            *err = check->findings.error;
-            rc = check->findings.failed;
-        }
+    q2_window_load(&remap->window, unit);
+    int rc = remap->window.unreadable && remap->report ? explain_unreadable(remap, err) : 0;
+    for (uint64_t s = 0; s < remap->window.count && rc == 0; s++)
+        rc = explain_slot(remap, remap->window.first + s, err);
+    if (rc == 0 && remap->findings.failed) {
+        *err = remap->findings.error;
+        rc = remap->findings.failed;
+    }
+    return rc;
+}
+
+static int
+turn(void *data, unsigned worker, uint64_t part, struct q2_error *err)
+{
+    struct explanation *whole = data;
+    uint64_t units = q2_unit_count(whole->check), end = units * (part + 1) / whole->count;
+    for (uint64_t unit = units * part / whole->count; unit < end; unit++) {
+        bool wanted = whole->all || q2_bit_test(whole->odd_units, unit);
+        int rc = wanted ? explain_unit(&whole->parts[part], unit, err) : 0;
         if (rc < 0)
             return rc;
-        q2_check_progress(check, unit + 1);
+        uint64_t done = atomic_fetch_add(&whole->done, 1) + 1;
+        if (worker == 0) /* the thread that may */
+            q2_check_progress(whole->check, done);
     }
     return 0;
+}
+
+static int
+part_init(struct remap *remap, struct q2_check *check, bool report_rules, struct q2_error *err)
+{
+    static const char purpose[] = "explaining the map";
+    void *members = NULL, *buffer = NULL;
+    remap->check = check;
+    remap->report = report_rules;
+    remap->sink =
+        (struct q2_sink){.report = report_rules ? report : nothing, .data = &remap->place};
+    q2_uses_init(&remap->uses, check);
+    q2_findings_init(&remap->findings, &check->budget, check->findings.max_details);
+    int rc = q2_mapset_new(&check->budget, &remap->sets, err);
+    if (rc == 0)
+        rc = q2_window_init(&remap->window, check, err);
+    if (rc == 0)
+        rc = q2_budget_calloc(&check->budget, check->map_count, sizeof *remap->members, purpose,
+                              &members, err);
+    if (rc == 0)
+        rc = q2_budget_calloc(&check->budget, SLICE_BYTES, 1, purpose, &buffer, err);
+    remap->members = members;
+    remap->buffer = buffer;
+    return rc;
+}
+
+static void
+part_destroy(struct remap *remap)
+{
+    struct q2_check *check = remap->check;
+    if (!check)
+        return;
+    q2_budget_free(&check->budget, remap->buffer, SLICE_BYTES, 1);
+    q2_budget_free(&check->budget, remap->members, check->map_count, sizeof *remap->members);
+    q2_window_destroy(&remap->window);
+    q2_mapset_free(remap->sets);
+    q2_findings_destroy(&remap->findings);
+    q2_uses_destroy(&remap->uses);
+    *remap = (struct remap){0};
+}
+
+static int
+absorb(struct q2_uses *uses, const struct remap *part, struct q2_error *err)
+{
+    struct q2_check *check = part->check;
+    q2_map_set *ids;
+    uint64_t count;
+    int rc = q2_mapset_absorb(check->sets, part->sets, &ids, &count, err);
+    if (rc < 0)
+        return rc;
+    q2_uses_absorb(uses, &part->uses, ids);
+    q2_findings_absorb(&check->findings, &part->findings, ids);
+    q2_budget_free(&check->budget, ids, count, sizeof *ids);
+    return 0;
+}
+
+static int
+run(struct explanation *whole, struct q2_uses *uses, bool report_rules, struct q2_error *err)
+{
+    struct q2_check *check = whole->check;
+    int rc = 0;
+    for (unsigned i = 0; i < whole->count && rc == 0; i++)
+        rc = part_init(&whole->parts[i], check, report_rules, err);
+    if (rc < 0)
+        return rc;
+    struct q2_loop loop = {.threads = whole->count,
+                           .turns = whole->count,
+                           .turn = turn,
+                           .data = whole};
+    q2_check_phase(check, "explaining", q2_unit_count(check),
+                   q2_unit_slots(check) << check->geometry.cluster_bits);
+    rc = q2_loop_run(&loop, err);
+    for (unsigned i = 0; i < whole->count && rc == 0; i++) {
+        rc = absorb(uses, &whole->parts[i], err);
+        part_destroy(&whole->parts[i]);
+    }
+    return rc;
 }
 
 int
@@ -316,21 +421,19 @@ q2_uses_add_maps(struct q2_uses *uses, const uint64_t *odd_units, bool all, bool
                  struct q2_error *err)
 {
     struct q2_check *check = uses->check;
-    struct remap remap = {.check = check, .uses = uses, .report = report_rules};
-    remap.sink = (struct q2_sink){.report = report_rules ? report : nothing, .data = &remap.place};
-    void *members = NULL, *buffer = NULL;
-    int rc = q2_window_init(&remap.window, check, err);
-    if (rc == 0)
-        rc = q2_budget_calloc(&check->budget, check->map_count, sizeof *remap.members,
-                              "explaining the map", &members, err);
-    if (rc == 0)
-        rc = q2_budget_calloc(&check->budget, SLICE_BYTES, 1, "explaining the map", &buffer, err);
-    remap.members = members;
-    remap.buffer = buffer;
-    if (rc == 0)
-        rc = explain_units(&remap, odd_units, all, err);
-    q2_budget_free(&check->budget, buffer, SLICE_BYTES, 1);
-    q2_budget_free(&check->budget, members, check->map_count, sizeof *remap.members);
-    q2_window_destroy(&remap.window);
+    struct explanation whole = {.check = check,
+                                .odd_units = odd_units,
+                                .all = all,
+                                .count = (unsigned)q2_min(check->threads, q2_unit_count(check))};
+    void *parts;
+    int rc = q2_budget_calloc(&check->budget, whole.count, sizeof *whole.parts,
+                              "explaining the map", &parts, err);
+    if (rc < 0)
+        return rc;
+    whole.parts = parts;
+    rc = run(&whole, uses, report_rules, err);
+    for (unsigned i = 0; i < whole.count; i++)
+        part_destroy(&whole.parts[i]);
+    q2_budget_free(&check->budget, parts, whole.count, sizeof *whole.parts);
     return rc;
 }

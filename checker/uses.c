@@ -75,6 +75,17 @@ q2_uses_add(struct q2_uses *uses, uint64_t first, uint64_t count, const struct q
     }
 }
 
+void
+q2_uses_absorb(struct q2_uses *uses, const struct q2_uses *from, const q2_map_set *ids)
+{
+    for (uint64_t i = 0; i < from->count; i++) {
+        struct q2_use use = from->items[i];
+        use.owner.maps = ids[use.owner.maps];
+        keep(uses, &use);
+    }
+    uses->dropped |= from->dropped;
+}
+
 /* ---- structures of known place ---- */
 
 static void

@@ -37,6 +37,9 @@ bool q2_uses_wanted(struct q2_uses *uses, uint64_t first, uint64_t count);
  * explained. */
 void q2_uses_add(struct q2_uses *uses, uint64_t first, uint64_t count, const struct q2_use *use);
 
+/* Add all of `from`. `ids` translates its sets of maps. */
+void q2_uses_absorb(struct q2_uses *uses, const struct q2_uses *from, const q2_map_set *ids);
+
 /* Add the uses by structures other than the maps: regions, bitmap data, refcount blocks. */
 void q2_uses_add_structures(struct q2_uses *uses);
 

@@ -9,6 +9,7 @@
  * in which a rule is broken is marked odd, for phase two to explain. */
 
 #include "checker/parallel.h"
+#include "checker/runs.h"
 #include "checker/slices.h"
 #include "core/base/checked.h"
 

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Runs of L2 entries that need no look at each of them. This is where the time of a check goes, so
+ * the functions are small, and inline.
+ *
+ * They return a number of entries: those of an L2 table, or of a part of one, that follow each
+ * other from `index` on, and below `end`; 0 where not even the first is like that. No rule about
+ * single entries is broken in a run. */
+
+#ifndef Q2_CHECKER_RUNS_H
+#define Q2_CHECKER_RUNS_H
+
+#include "core/base/checked.h"
+#include "core/format/entry.h"
+
+/* Entries that map no host cluster, all in the same way: nothing at all, or the zero flag alone. */
+static inline uint64_t
+q2_empty_run(const struct q2_geometry *geometry, const uint8_t *table, uint64_t index, uint64_t end)
+{
+    unsigned shift = geometry->extended_l2; /* log2 of the words of an entry */
+    uint64_t at = index << shift, first = q2_load_be64(table + at * 8);
+    if (first && (first != Q2_ENTRY_ZERO || geometry->version < 3 || geometry->extended_l2))
+        return 0;
+    while (at < end << shift && q2_load_be64(table + at * 8) == first)
+        at++;
+    return (at >> shift) - index;
+}
+
+/* Standard clusters inside the file, one after the other, with the same COPIED flag and no other.
+ */
+static inline uint64_t
+q2_plain_run(const struct q2_geometry *geometry, const uint8_t *table, uint64_t index, uint64_t end)
+{
+    const uint8_t *at = table + index * 8;
+    uint64_t raw = geometry->extended_l2 ? 0 : q2_load_be64(at), step = geometry->cluster_size;
+    uint64_t first = q2_entry_offset(raw) >> geometry->cluster_bits;
+    bool plain = first && first < geometry->file_clusters && !(raw & q2_entry_odd_bits(geometry));
+    if (!plain || geometry->data_file)
+        return 0;
+    uint64_t most = q2_min(end - index, geometry->file_clusters - first), count = 1;
+    while (count < most && q2_load_be64(at + count * 8) == raw + count * step)
+        count++;
+    return count;
+}
+
+#endif
