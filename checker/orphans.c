@@ -150,6 +150,38 @@ leads_to_table(struct look *look, uint64_t cluster)
            likeness.orphans > 0;
 }
 
+/* With extended L2 entries an L1 table has another form than an L2 table. */
+static bool
+like_l1(struct look *look, uint64_t length, struct likeness *ret_likeness)
+{
+    const struct q2_geometry *geometry = &look->orphans->check->geometry;
+    struct likeness found = {0};
+    look->faults = 0;
+    for (uint64_t i = 0; i < length / 8; i++) {
+        uint64_t raw = q2_load_be64(look->buffer + i * 8);
+        if (raw == 0)
+            continue;
+        q2_l1_entry_validate(geometry, raw, 0, &look->sink);
+        if (look->faults)
+            return false;
+        uint64_t table = q2_entry_offset(raw) >> geometry->cluster_bits;
+        found.mapped++;
+        found.first = found.orphans ? found.first : table;
+        found.orphans += is_orphan(look->orphans, table);
+    }
+    *ret_likeness = found;
+    return true;
+}
+
+/* Whether a cluster that begins like an L1 table is one. Changes the buffer. */
+static bool
+is_l1(struct look *look, uint64_t cluster, struct likeness *ret_likeness)
+{
+    uint64_t size = look->orphans->check->geometry.cluster_size;
+    return read_cluster(look, cluster, size) == 0 && like_l1(look, size, ret_likeness) &&
+           ret_likeness->orphans > 0 && leads_to_table(look, ret_likeness->first);
+}
+
 static bool
 has_bitmaps(const struct q2_check *check)
 {
@@ -169,6 +201,14 @@ examine(struct look *look, uint64_t cluster)
         if (!check->lost_at || q2_cluster_of(check, check->lost_at) != cluster)
             report(check, Q2_PROBLEM_SNAPSHOT_TABLE_LOST, cluster, 0);
         return;
+    }
+    if (check->geometry.extended_l2 && like_l1(look, length, &likeness)) {
+        if (is_l1(look, cluster, &likeness)) {
+            report(check, Q2_PROBLEM_ORPHAN_L1_TABLE, cluster, likeness.orphans);
+            return;
+        }
+        if (read_cluster(look, cluster, length) < 0)
+            return;
     }
     /* A table may begin with unused entries, but not with entries that lead nowhere lost. */
     if (!like_l2(look, length, &likeness) ||
