@@ -15,8 +15,9 @@ enum {
     MIN_MEMORY = 64 << 20,  /* bytes; the least that the default allows */
     WORK_FACTOR = 8,        /* times that what is stored may be read */
     WORK_SLACK = 128 << 20, /* bytes that may be read in any case */
-    THREADS_PER_CORE = 2,   /* while one waits for the disk, the other works */
-    MAX_THREADS = 8,
+    /* Most of them wait for the disk: the more do, the more requests it can order and merge. */
+    THREADS_PER_CORE = 4,
+    MAX_THREADS = 16,
 };
 
 /* ---- shared by the passes ---- */
