@@ -31,9 +31,10 @@ largest_l1(const struct q2_check *check)
 uint64_t
 q2_unit_slots(const struct q2_check *check)
 {
-    uint64_t by_tables = UNIT_BYTES >> check->geometry.cluster_bits;
+    /* No fewer L1 entries than a read costs anyway: a sparse exabyte has millions of them. */
+    uint64_t by_tables = q2_max(UNIT_BYTES >> check->geometry.cluster_bits, READ_COST / 8);
     uint64_t by_window = WINDOW_BYTES / 8 / q2_max(check->map_count, 1);
-    return q2_max(1, q2_min(q2_max(by_tables, 1), by_window));
+    return q2_max(1, q2_min(by_tables, by_window));
 }
 
 uint64_t
