@@ -168,6 +168,30 @@ run_refcount_table(struct q2_check *check, struct q2_error *err)
     return check->usable & Q2_USABLE_REFCOUNTS ? q2_pass_refcount_table(check, err) : 0;
 }
 
+/* Whether a problem that says what could not be checked was found. */
+static bool
+has_errors(const struct q2_check *check)
+{
+    for (int p = 0; p < Q2_PROBLEM_COUNT; p++)
+        if (q2_catalogue((enum q2_problem)p)->severity == Q2_SEVERITY_ERROR &&
+            check->findings.totals[p].count)
+            return true;
+    return false;
+}
+
+/* Say what no pass can say for itself. */
+static void
+conclude(struct q2_check *check)
+{
+    if (check->work.limited)
+        q2_findings_add(&check->findings, &(struct q2_finding){.problem = Q2_PROBLEM_WORK_LIMIT,
+                                                               .has = Q2_HAS_GOT,
+                                                               .got = check->work.limit});
+    if (check->unread && !has_errors(check))
+        q2_findings_add(&check->findings,
+                        &(struct q2_finding){.problem = Q2_PROBLEM_READ_UNSTABLE});
+}
+
 static int
 run_passes(struct q2_check *check, struct q2_error *err)
 {
@@ -179,10 +203,8 @@ run_passes(struct q2_check *check, struct q2_error *err)
         return rc;
     for (size_t i = 0; i < sizeof passes / sizeof passes[0] && rc == 0; i++)
         rc = passes[i](check, err);
-    if (rc == 0 && check->work.limited)
-        q2_findings_add(&check->findings, &(struct q2_finding){.problem = Q2_PROBLEM_WORK_LIMIT,
-                                                               .has = Q2_HAS_GOT,
-                                                               .got = check->work.limit});
+    if (rc == 0)
+        conclude(check);
     return rc;
 }
 

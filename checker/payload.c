@@ -38,7 +38,8 @@ struct worker {
     uint8_t *data;    /* read from the file: a cluster, or a compressed one's sectors */
     uint8_t *decoded; /* one cluster */
     struct q2_decoder *decoder;
-    uint64_t data_until, hole_until; /* what is known of the file around the last cluster, bytes */
+    uint64_t hole_from, hole_until; /* the hole found last, bytes */
+    uint64_t data_from, data_until; /* and the data */
     struct q2_streams streams;
 };
 
@@ -81,15 +82,15 @@ in_hole(struct worker *worker, uint64_t offset)
 {
     uint64_t size = worker->check->geometry.cluster_size, end;
     bool data;
-    if (offset >= worker->data_until || offset + size <= worker->hole_until) {
-        if (offset + size <= worker->hole_until)
-            return true;
-        if (q2_file_extent(worker->check->file, offset, &data, &end, NULL) < 0)
-            return false;
-        worker->data_until = data ? end : 0;
-        worker->hole_until = data ? 0 : end;
-    }
-    return offset + size <= worker->hole_until;
+    if (offset >= worker->hole_from && offset + size <= worker->hole_until)
+        return true;
+    if (offset >= worker->data_from && offset < worker->data_until)
+        return false;
+    if (q2_file_extent(worker->check->file, offset, &data, &end, NULL) < 0)
+        return false;
+    *(data ? &worker->data_from : &worker->hole_from) = offset;
+    *(data ? &worker->data_until : &worker->hole_until) = end;
+    return !data && offset + size <= end;
 }
 
 static int
@@ -260,7 +261,8 @@ find_maps(struct worker *worker, uint64_t slot, uint64_t index, uint64_t raw,
         const struct q2_slot_table *table = &window->tables[t];
         uint64_t at = table->offset + index * geometry->l2_entry_size;
         uint8_t entry[8] = {0};
-        q2_file_read_padded(check->file, at, entry, sizeof entry, NULL);
+        if (q2_file_read_padded(check->file, at, entry, sizeof entry, NULL) < 0)
+            atomic_store(&check->unread, true);
         if (q2_claim_key(geometry, q2_load_be64(entry)) != q2_claim_key(geometry, raw))
             continue;
         owner->at = count ? owner->at : at;

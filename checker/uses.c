@@ -97,8 +97,10 @@ add_bitmap_data(struct q2_uses *uses, const struct q2_bitmap_table *table)
         uint64_t inside = i * 8 % PIECE_BYTES, at = table->offset + i * 8;
         if (inside == 0 &&
             q2_file_read_padded(check->file, at, piece,
-                                q2_min(PIECE_BYTES, (table->entries - i) * 8), NULL) < 0)
+                                q2_min(PIECE_BYTES, (table->entries - i) * 8), NULL) < 0) {
+            atomic_store(&check->unread, true);
             return;
+        }
         uint64_t raw = q2_load_be64(piece + inside), offset = raw & ~Q2_BITMAP_ENTRY_RESERVED;
         bool usable = offset && !(raw & Q2_BITMAP_ENTRY_RESERVED) &&
                       !(offset & (check->geometry.cluster_size - 1)) &&
