@@ -112,10 +112,12 @@ qemu_report()
 {
     local status=0
     shift
-    (
-        ulimit -v "$qemu_memory_kib"
-        exec timeout -k 1 "$qemu_seconds" qemu-img check --output=json "$@"
-    ) > qemu 2> errors || status=$?
+    {
+        (
+            ulimit -v "$qemu_memory_kib"
+            exec timeout -k 1 "$qemu_seconds" qemu-img check --output=json "$@"
+        ) > qemu || status=$?
+    } 2> errors
     qemu_status=$status
 }
 

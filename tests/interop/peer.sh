@@ -4,7 +4,7 @@
 #
 # What both programs say of every recipe, healthy or damaged: the exit status and every counter are
 # equal, or the file `differences` says why not. A row of it that no difference needs any more is an
-# error too.
+# error too. Both run without further options, for QEMU has none that look at data or other files.
 #
 # shellcheck disable=SC2317 # in_parallel calls the functions
 #
@@ -50,6 +50,14 @@ one()
     fi
     examine "$name" image.qcow2 "${arguments[@]}"
     find . -type f ! -name reports -delete
+}
+
+# matches_row CASE FIELD OURS QEMU REASON: whether that is the difference at hand.
+matches_row()
+{
+    # shellcheck disable=SC2053,SC2154 # patterns; variables of explain
+    [[ $name == $1 && $field == $2 ]] && [[ $3 == any || $3 == "$ours" ]] &&
+        [[ $4 == any || $4 == "$qemu" ]]
 }
 
 recipes > list
