@@ -188,6 +188,20 @@ has_bitmaps(const struct q2_check *check)
     return check->extensions.has_bitmaps || check->header.autoclear_features & Q2_AUTOCLEAR_BITMAPS;
 }
 
+/* Whether the buffer begins with a snapshot table whose first snapshot is lost with it: a crash
+ * leaves copies of the table behind, but what they list is in use. */
+static bool
+is_lost_table(const struct look *look, uint64_t cluster, uint64_t length)
+{
+    const struct q2_geometry *geometry = &look->orphans->check->geometry;
+    uint64_t at = cluster << geometry->cluster_bits;
+    struct q2_snapshot snapshot;
+    if (!q2_snapshot_plausible(geometry, look->buffer, length, at))
+        return false;
+    q2_snapshot_decode(geometry, look->buffer, at, &snapshot);
+    return is_orphan(look->orphans, snapshot.l1_table_offset >> geometry->cluster_bits);
+}
+
 static void
 examine(struct look *look, uint64_t cluster)
 {
@@ -196,8 +210,7 @@ examine(struct look *look, uint64_t cluster)
     struct likeness likeness;
     if (read_cluster(look, cluster, length) < 0)
         return;
-    if (q2_snapshot_plausible(&check->geometry, look->buffer, length,
-                              cluster << check->geometry.cluster_bits)) {
+    if (is_lost_table(look, cluster, length)) {
         if (!check->lost_at || q2_cluster_of(check, check->lost_at) != cluster)
             report(check, Q2_PROBLEM_SNAPSHOT_TABLE_LOST, cluster, 0);
         return;

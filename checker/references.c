@@ -240,14 +240,39 @@ compare(struct scan *scan, struct q2_error *err)
     return rc;
 }
 
+/* Whether a snapshot that the header does not count is lost rather than deleted: then its L1 table
+ * still has a refcount, and no other owner. */
+static void
+judge_lost(struct scan *scan)
+{
+    struct q2_check *check = scan->check;
+    uint64_t cluster = q2_cluster_of(check, check->lost_l1);
+    if (!check->lost_at)
+        return;
+    const struct q2_chunk *chunk = q2_tally_chunk(check->tally, cluster >> Q2_CHUNK_BITS);
+    bool used = chunk && q2_chunk_references(chunk, (unsigned)(cluster % Q2_CHUNK_CLUSTERS));
+    bool kept =
+        !check->refcount_entries || q2_refcount_of(&scan->reader, cluster) || scan->reader.unknown;
+    if (used || !kept) {
+        check->lost_at = 0;
+        return;
+    }
+    struct q2_sink sink = q2_findings_sink(&check->findings);
+    q2_violate(&sink, Q2_PROBLEM_SNAPSHOT_TABLE_LOST, check->lost_at, check->lost_length,
+               check->header.nb_snapshots, "nb_snapshots");
+    check->unlocated = true;
+}
+
 int
 q2_pass_references(struct q2_check *check, const uint64_t *odd_units, struct q2_error *err)
 {
-    struct scan scan = {.check = check, .reports_leaks = q2_references_complete(check)};
+    struct scan scan = {.check = check};
     q2_orphans_init(&scan.orphans, check);
     int rc = q2_refcount_reader_init(&scan.reader, check, err);
     if (rc < 0)
         return rc;
+    judge_lost(&scan);
+    scan.reports_leaks = q2_references_complete(check);
     scan_overlaps(&scan);
     if (check->refcount_entries)
         rc = compare(&scan, err);

@@ -80,7 +80,9 @@ struct q2_check {
     struct q2_work work;
     _Atomic bool unread; /* a table could not be read, so references are missing */
     bool unlocated;      /* nor could one be found: what says where it is is damaged */
-    uint64_t lost_at;    /* of snapshots that have been reported as lost, bytes; 0: none */
+    uint64_t lost_at;    /* of an entry behind the counted snapshots, bytes; 0: none */
+    uint64_t lost_length;
+    uint64_t lost_l1; /* and its L1 table, bytes */
     struct q2_mapset *sets;
     struct q2_findings findings;
     struct q2_check_counts counts;
