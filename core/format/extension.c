@@ -24,10 +24,11 @@ q2_extension_next(const uint8_t *area, size_t length, uint64_t *offset,
         .offset = *offset,
         .data = at + Q2_EXTENSION_HEADER_LENGTH,
     };
-    if (ret_extension->type == Q2_EXTENSION_END)
-        return 0;
+    /* Software looks at the length first, even at that of the end marker. */
     if (!q2_range_inside(*offset + Q2_EXTENSION_HEADER_LENGTH, ret_extension->length, length))
         return -1;
+    if (ret_extension->type == Q2_EXTENSION_END)
+        return 0;
     /* Both terms are below 2^33 here. */
     *offset += Q2_EXTENSION_HEADER_LENGTH + (((uint64_t)ret_extension->length + 7) & ~UINT64_C(7));
     return 1;
@@ -281,6 +282,11 @@ q2_extensions_decode(const struct q2_header *header, unsigned usable, const uint
         q2_violate(sink, Q2_PROBLEM_EXTENSION_PAST_AREA, extension.offset, 8, extension.length,
                    "length of type 0x%08" PRIx32 ", with %" PRIu64 " bytes left", extension.type,
                    area - extension.offset - Q2_EXTENSION_HEADER_LENGTH);
+    else if (area > extension.offset && area == header->backing_file_offset &&
+             extension.type != Q2_EXTENSION_END)
+        q2_violate_expected(sink, Q2_PROBLEM_EXTENSION_PAST_AREA, extension.offset,
+                            area - extension.offset, area - extension.offset,
+                            Q2_EXTENSION_HEADER_LENGTH, "bytes left");
     else if (extension.type != Q2_EXTENSION_END && header->version >= 3)
         q2_violate_expected(sink, Q2_PROBLEM_EXTENSION_NO_END, extension.offset, 0,
                             area > extension.offset ? area - extension.offset : 0,

@@ -281,7 +281,8 @@ check_snapshots(const struct q2_header *header, uint64_t file_size, const struct
         broken(sink, Q2_PROBLEM_HEADER_SNAPSHOTS_UNALIGNED, "snapshots_offset",
                header->snapshots_offset);
         lost = Q2_USABLE_SNAPSHOTS;
-    } else if (header->nb_snapshots && header->snapshots_offset >= file_size) {
+    } else if ((header->nb_snapshots && header->snapshots_offset >= file_size) ||
+               header->snapshots_offset > INT64_MAX) { /* which software refuses in any case */
         broken(sink, Q2_PROBLEM_SNAPSHOT_TABLE_PAST_END, "snapshots_offset",
                header->snapshots_offset);
         lost = Q2_USABLE_SNAPSHOTS;
