@@ -142,7 +142,8 @@ q2_pass_header(struct q2_check *check, struct q2_error *err)
         return 0;
 
     q2_geometry_init(&check->geometry, header, file_size);
-    check->counts.total_clusters = q2_units(header->size, header->cluster_bits);
+    /* Software counts a disk in whole sectors. */
+    check->counts.total_clusters = q2_units(header->size & ~UINT64_C(511), header->cluster_bits);
     struct q2_owner owner = {.kind = Q2_OWNER_HEADER};
     return q2_check_add_region(check, &owner, 0, check->geometry.cluster_size, err);
 }
