@@ -55,7 +55,9 @@ compare(const void *left, const void *right, void *data)
     uint64_t at_a = offset_of(data, a), at_b = offset_of(data, b);
     if (at_a != at_b)
         return at_a < at_b ? -1 : 1;
-    return (a->guest > b->guest) - (a->guest < b->guest);
+    if (a->guest != b->guest)
+        return a->guest < b->guest ? -1 : 1;
+    return (a->raw > b->raw) - (a->raw < b->raw);
 }
 
 static struct q2_owner
