@@ -8,8 +8,8 @@
  *                 link-%.qcow2.recipe makes link-1.qcow2, link-2.qcow2 and so on, 201 of them;
  *                 in the text % stands for that number and %+ for the next one
  *   options       optional: one per line, "deep", "chain", "max-memory N", "max-details N",
- *                 "now N", or "fault OFFSET LENGTH" for a range that cannot be read, or
- *                 "fault-once OFFSET LENGTH" for one that can be when it is tried again
+ *                 "threads N", "now N", or "fault OFFSET LENGTH" for a range that cannot be read,
+ *                 or "fault-once OFFSET LENGTH" for one that can be when it is tried again
  *   expect.txt    the report for people, and the exit status
  *   expect.json   the report as JSON
  *
@@ -166,6 +166,8 @@ read_options(const char *folder, struct setup *setup)
             setup->check.max_memory = a;
         else if (strcmp(word, "max-details") == 0)
             setup->check.max_details = a;
+        else if (strcmp(word, "threads") == 0)
+            setup->check.threads = (unsigned)a;
         else if (strcmp(word, "now") == 0)
             setup->check.now = a;
         else if (strcmp(word, "fault") == 0 || strcmp(word, "fault-once") == 0)
