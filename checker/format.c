@@ -63,12 +63,6 @@ in_unit(uint64_t bytes, unsigned unit)
 }
 
 struct q2_text
-q2_format_offset(uint64_t bytes)
-{
-    return in_unit(bytes, exact_unit(bytes));
-}
-
-struct q2_text
 q2_format_range(uint64_t offset, uint64_t length)
 {
     struct q2_text text;

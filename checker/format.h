@@ -18,9 +18,6 @@ struct q2_text {
 /* A size, rounded: "64 KiB", "1.5 GiB", "512 bytes". */
 struct q2_text q2_format_size(uint64_t bytes);
 
-/* A guest offset, exact, in the largest unit that divides it: "0", "512M", "65K", "513". */
-struct q2_text q2_format_offset(uint64_t bytes);
-
 /* A half-open guest range, exact, both ends in one unit: "64K-128K". */
 struct q2_text q2_format_range(uint64_t offset, uint64_t length);
 

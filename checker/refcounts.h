@@ -29,13 +29,6 @@ void q2_refcount_load(struct q2_refcount_reader *reader, uint64_t cluster);
 /* The refcount of a cluster; 0 where no usable block has it. */
 uint64_t q2_refcount_of(struct q2_refcount_reader *reader, uint64_t cluster);
 
-/* Clusters that one entry of the refcount table covers, as a power of two. */
-static inline unsigned
-q2_refcount_reach_bits(const struct q2_check *check)
-{
-    return check->geometry.refcount_block_bits;
-}
-
 /* In check->refcount_table: an entry that does not say where its block is. */
 #define Q2_REFCOUNT_BLOCK_UNKNOWN UINT64_C(1)
 

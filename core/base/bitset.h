@@ -22,12 +22,6 @@ q2_bit_set(uint64_t *words, size_t bit)
     words[bit / 64] |= UINT64_C(1) << (bit % 64);
 }
 
-static inline void
-q2_bit_clear(uint64_t *words, size_t bit)
-{
-    words[bit / 64] &= ~(UINT64_C(1) << (bit % 64));
-}
-
 /* The bits [first, first + count) of one word, where first + count <= 64. */
 static inline uint64_t
 q2_word_mask(unsigned first, unsigned count)
