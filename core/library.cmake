@@ -11,8 +11,8 @@ foreach(kind SHARED STATIC)
   add_library(${target} ${kind} ${QCOW2KIT_OBJECTS})
   set_target_properties(${target} PROPERTIES OUTPUT_NAME qcow2kit LINKER_LANGUAGE C
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
-  target_link_libraries(${target} PRIVATE q2_flags Threads::Threads ZLIB::ZLIB PkgConfig::ZSTD
-    PkgConfig::DEFLATE PkgConfig::JSONC)
+  target_link_libraries(${target} PRIVATE q2_flags Threads::Threads PkgConfig::ZSTD PkgConfig::DEFLATE
+    PkgConfig::JSONC)
 endforeach()
 install(TARGETS qcow2kit_shared qcow2kit_static)
 
