@@ -110,13 +110,29 @@ has_problem(const struct q2_check *check)
     return false;
 }
 
+/* "No errors" is said of what was looked at. */
+static void
+tell_what_is_unread(const struct options *options, const char *name, const struct output *output,
+                    const struct q2_check *check)
+{
+    char quoted[1024];
+    const struct q2_header *header = q2_check_header(check);
+    q2_format_shell(quoted, sizeof quoted, name);
+    if (!options->deep)
+        fprintf(output->out,
+                "  Only metadata was read; qcow2-check --deep %s reads guest data too.\n", quoted);
+    if (!options->chain &&
+        (header->backing_file_offset || header->incompatible_features & Q2_INCOMPATIBLE_DATA_FILE))
+        fprintf(output->out, "  It uses other files; qcow2-check --chain %s looks at them too.\n",
+                quoted);
+}
+
 static void
 report_human(const struct options *options, const char *name, const struct output *output,
              const struct q2_check *check)
 {
     struct q2_report_style style = {.colour = output->colour,
                                     .max_lines = options->limit ? options->limit : DEFAULT_LINES};
-    char quoted[1024];
     if (output->one_of_many && q2_check_exit(check) == Q2_EXIT_CLEAN) {
         q2_report_verdict(check, name, &style, output->out);
         return;
@@ -124,10 +140,8 @@ report_human(const struct options *options, const char *name, const struct outpu
     q2_report_human(check, name, &style, output->out);
     if (output->one_of_many)
         fputc('\n', output->out);
-    else if (!options->deep && !has_problem(check))
-        fprintf(output->out,
-                "  Only metadata was read; qcow2-check --deep %s reads guest data too.\n",
-                q2_format_shell(quoted, sizeof quoted, name));
+    else if (!has_problem(check))
+        tell_what_is_unread(options, name, output, check);
 }
 
 static int
