@@ -10,10 +10,10 @@ source "$(dirname "$0")/rooms.sh"
 
 broken=0
 
-find CMakeLists.txt kit .ci "${rooms[@]}" -type f \
+find CMakeLists.txt kit .ci ./*.md "${rooms[@]}" -type f \
     \( -name '*.[ch]' -o -name '*.def' -o -name '*.sh' -o -name '*.py' -o -name '*.1' \
     -o -name CMakeLists.txt -o -name '*.cmake' -o -name '*.recipe' -o -name '*.bash' \
-    -o -name run -o -name kit \) -print0 | xargs -0 awk '
+    -o -name '*.md' -o -name '*.jq' -o -name '*.in' -o -name run -o -name kit \) -print0 | xargs -0 awk '
 function complain(what) {
     printf "%s: %s\n", file, what
     broken = 1
