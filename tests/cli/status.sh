@@ -11,6 +11,13 @@ make_images
 run 0 clean.qcow2
 out_has "clean.qcow2: no errors found"
 [[ $(wc -l < out) -lt 6 ]] || fail "a clean image needs many lines"
+out_has "qcow2-check --deep clean.qcow2 reads guest data too"
+out_lacks "--chain"
+printf 'size 1M\nbacking "gone.raw" format raw\n' | image overlay.qcow2
+run 0 overlay.qcow2
+out_has "qcow2-check --chain overlay.qcow2 looks at them too"
+run 2 --chain overlay.qcow2
+out_has "backing-missing"
 run 2 damaged.qcow2
 out_has "l2-entry-past-end"
 out_has "guest 64K-128K (active)"
@@ -82,4 +89,4 @@ run 1 $'missing\e[2J'
 ! grep -q $'\e' err || fail "a control character got through"
 cp damaged.qcow2 -- -dash.qcow2
 run 2 -- -dash.qcow2
-out_has "--dry-run ./-dash.qcow2"
+out_has "cp --sparse=always ./-dash.qcow2"
