@@ -236,6 +236,8 @@ compare(const void *left, const void *right)
         order = compare_numbers(a->host_offset, b->host_offset);
     if (order == 0)
         order = compare_numbers(a->maps, b->maps);
+    if (order == 0)
+        order = compare_numbers(a->got, b->got);
     return order;
 }
 
