@@ -229,12 +229,10 @@ count_findings(struct q2_check *check)
     }
 }
 
-int
-q2_check_run(struct q2_file *file, const struct q2_check_options *options,
-             struct q2_check **ret_check, struct q2_error *err)
+static int
+run_once(struct q2_file *file, const struct q2_check_options *options, struct q2_check **ret_check,
+         struct q2_error *err)
 {
-    struct q2_error local = {0};
-    err = err ? err : &local; /* the passes hand errors on */
     struct q2_check *check = calloc(1, sizeof *check);
     if (!check)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a check");
@@ -255,6 +253,27 @@ q2_check_run(struct q2_file *file, const struct q2_check_options *options,
     check->file = NULL;
     *ret_check = check;
     return 0;
+}
+
+int
+q2_check_run(struct q2_file *file, const struct q2_check_options *options,
+             struct q2_check **ret_check, struct q2_error *err)
+{
+    struct q2_error local = {0};
+    err = err ? err : &local; /* the passes hand errors on */
+    struct q2_check *check;
+    int rc = run_once(file, options, &check, err);
+    if (rc == 0 && check->work.limited && check->threads > 1) {
+        /* What was reached before the limit is a matter of which thread came first. One thread
+         * alone always tells the same. */
+        struct q2_check_options alone = *options;
+        alone.threads = 1;
+        q2_check_free(check);
+        rc = run_once(file, &alone, &check, err);
+    }
+    if (rc == 0)
+        *ret_check = check;
+    return rc;
 }
 
 static void
