@@ -155,13 +155,13 @@ rows()
     grep -v -e '^#' -e '^[[:space:]]*$' -- "$1" || true
 }
 
-# explain FILE MATCHES: every line of the file `found` must match a row of FILE, and every row must be
-# of use. MATCHES is a function of a row that looks at name, field, ours, qemu and problems. Every
+# explain FILE MATCHES all|some: every line of the file `found` must match a row of FILE, and all or
+# some of the rows must be of use. MATCHES is a function of a row that looks at name, field, ours, qemu and problems. Every
 # reason that a row gives, in its last column, must be explained at the top of FILE or of
 # `differences`, as in "# a-reason: ...".
 explain()
 {
-    local file=$1 matches=$2 rows row used=() i name field ours qemu problems explained
+    local file=$1 matches=$2 needed=$3 rows row used=() i name field ours qemu problems explained
     set -f
     mapfile -t rows < <(rows "$file")
     for row in "${rows[@]}"; do
@@ -180,7 +180,7 @@ explain()
         ((explained)) || complain "$name: $field: ours $ours, QEMU's $qemu ($problems)"
     done < found
     for i in "${!rows[@]}"; do
-        [[ -n ${used[i]-} ]] || complain "$file: of no use: ${rows[i]}"
+        [[ $needed == some || -n ${used[i]-} ]] || complain "$file: of no use: ${rows[i]}"
     done
     set +f
 }

@@ -64,7 +64,7 @@ recipes > list
 in_parallel one < list
 differences_in > found
 if [[ $pattern == "*" ]]; then
-    explain "$here/differences" matches_row
+    explain "$here/differences" matches_row all
 else
     cat found
 fi
