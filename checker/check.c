@@ -132,6 +132,8 @@ prepare(struct q2_check *check, const struct q2_check_options *options, struct q
         rc = q2_file_allocated(check->file, &allocated, err);
     if (rc < 0)
         return rc;
+    /* A file system that knows no better says 0, but the header is stored somewhere. */
+    allocated = allocated ? q2_min(allocated, file_size) : file_size;
 
     check->options = *options;
     check->threads = options->threads ? options->threads : default_threads();
@@ -139,7 +141,7 @@ prepare(struct q2_check *check, const struct q2_check_options *options, struct q
                    options->max_memory ? options->max_memory : default_memory(file_size));
     q2_findings_init(&check->findings, &check->budget,
                      options->max_details ? options->max_details : DEFAULT_DETAILS);
-    if (!q2_mul(q2_min(allocated, file_size), WORK_FACTOR, &check->work.limit) ||
+    if (!q2_mul(allocated, WORK_FACTOR, &check->work.limit) ||
         !q2_add(check->work.limit, WORK_SLACK, &check->work.limit))
         check->work.limit = UINT64_MAX;
     rc = q2_mapset_new(&check->budget, &check->sets, err);

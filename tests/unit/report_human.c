@@ -187,7 +187,7 @@ Test(human, colours_only_where_asked_and_names_are_tame)
     char *text = human(&check, "a\033[2Jb", &coloured);
     EXPECT_IN(text, "\033[1;31mdamaged\033[m");
     EXPECT_IN(text, "a\\x1b[2Jb: ");
-    EXPECT_IN(text, "--dry-run $'a\\x1b[2Jb'");
+    EXPECT_IN(text, "--sparse=always $'a\\x1b[2Jb'");
     EXPECT_NOT_IN(text, "\033[2J");
     free(text);
 }
