@@ -144,6 +144,8 @@ prepare(struct q2_check *check, const struct q2_check_options *options, struct q
     if (!q2_mul(allocated, WORK_FACTOR, &check->work.limit) ||
         !q2_add(check->work.limit, WORK_SLACK, &check->work.limit))
         check->work.limit = UINT64_MAX;
+    if (options->max_work)
+        check->work.limit = options->max_work;
     rc = q2_mapset_new(&check->budget, &check->sets, err);
     if (rc == 0)
         rc = q2_tally_new(&check->budget, &check->tally, err);

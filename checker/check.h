@@ -25,6 +25,7 @@ struct q2_progress {
 struct q2_check_options {
     bool deep;            /* read and decode all guest data too */
     uint64_t max_memory;  /* bytes; 0: derived from the size of the file */
+    uint64_t max_work;    /* bytes that a walk may read; 0: derived from what the file occupies */
     unsigned threads;     /* 0: as many as are useful */
     uint64_t max_details; /* findings kept per problem, the rest is only counted; 0: 1000 */
     uint64_t now;         /* seconds since the Epoch, to judge dates by; 0: do not */

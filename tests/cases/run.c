@@ -7,9 +7,9 @@
  *   *.recipe      further files that it needs; base.qcow2.recipe makes base.qcow2, and
  *                 link-%.qcow2.recipe makes link-1.qcow2, link-2.qcow2 and so on, 201 of them;
  *                 in the text % stands for that number and %+ for the next one
- *   options       optional: one per line, "deep", "chain", "max-memory N", "max-details N",
- *                 "threads N", "now N", or "fault OFFSET LENGTH" for a range that cannot be read,
- *                 or "fault-once OFFSET LENGTH" for one that can be when it is tried again
+ *   options       optional: one per line, "deep", "chain", "max-memory N", "max-work N",
+ *                 "max-details N", "threads N", "now N", or "fault OFFSET LENGTH" for a range that
+ * cannot be read, or "fault-once OFFSET LENGTH" for one that can be when it is tried again
  *   expect.txt    the report for people, and the exit status
  *   expect.json   the report as JSON
  *
@@ -164,6 +164,8 @@ read_options(const char *folder, struct setup *setup)
             setup->chain = true;
         else if (strcmp(word, "max-memory") == 0)
             setup->check.max_memory = a;
+        else if (strcmp(word, "max-work") == 0)
+            setup->check.max_work = a;
         else if (strcmp(word, "max-details") == 0)
             setup->check.max_details = a;
         else if (strcmp(word, "threads") == 0)
