@@ -185,19 +185,26 @@ q2_findings_absorb(struct q2_findings *findings, const struct q2_findings *from,
     }
 }
 
+struct q2_finding
+q2_finding_of(const struct q2_violation *violation)
+{
+    return (struct q2_finding){
+        .problem = violation->problem,
+        .has = Q2_HAS_HOST | (violation->has_got ? Q2_HAS_GOT : 0U) |
+               (violation->has_expected ? Q2_HAS_EXPECTED : 0U),
+        .host_offset = violation->offset,
+        .host_length = violation->length,
+        .got = violation->got,
+        .expected = violation->expected,
+        .detail = (char *)(uintptr_t)violation->detail,
+    };
+}
+
 void
 q2_findings_add_violation(struct q2_findings *findings, const struct q2_violation *violation)
 {
-    q2_findings_add(findings, &(struct q2_finding){
-                                  .problem = violation->problem,
-                                  .has = Q2_HAS_HOST | (violation->has_got ? Q2_HAS_GOT : 0U) |
-                                         (violation->has_expected ? Q2_HAS_EXPECTED : 0U),
-                                  .host_offset = violation->offset,
-                                  .host_length = violation->length,
-                                  .got = violation->got,
-                                  .expected = violation->expected,
-                                  .detail = (char *)(uintptr_t)violation->detail,
-                              });
+    struct q2_finding finding = q2_finding_of(violation);
+    q2_findings_add(findings, &finding);
 }
 
 static void

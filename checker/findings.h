@@ -29,7 +29,11 @@ void q2_findings_destroy(struct q2_findings *findings);
  * Lack of memory is remembered in `failed` for whoever asks at the end of a pass. */
 void q2_findings_add(struct q2_findings *findings, const struct q2_finding *finding);
 
-/* The same for a rule that core/format found broken: the structure at fault, found, expected. */
+/* What a rule that core/format found broken says: the structure at fault, found, expected. The
+ * detail stays the violation's. */
+struct q2_finding q2_finding_of(const struct q2_violation *violation);
+
+/* Add that as it is. */
 void q2_findings_add_violation(struct q2_findings *findings, const struct q2_violation *violation);
 
 /* Count `count` faults of a problem that concern the host range from `target_offset` on, if that is

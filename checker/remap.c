@@ -70,16 +70,8 @@ add_finding(const struct place *place, struct q2_finding *finding)
 static void
 report(void *data, const struct q2_violation *violation)
 {
-    add_finding(data, &(struct q2_finding){
-                          .problem = violation->problem,
-                          .has = Q2_HAS_HOST | Q2_HAS_GOT |
-                                 (violation->has_expected ? Q2_HAS_EXPECTED : 0U),
-                          .host_offset = violation->offset,
-                          .host_length = violation->length,
-                          .got = violation->got,
-                          .expected = violation->expected,
-                          .detail = (char *)(uintptr_t)violation->detail,
-                      });
+    struct q2_finding finding = q2_finding_of(violation);
+    add_finding(data, &finding);
 }
 
 static void
