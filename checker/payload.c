@@ -7,10 +7,10 @@
  * Units of L1 slots run in parallel. What is wrong with a guest cluster is noted with its place
  * only; once all is read, the notes are put in order and become findings. */
 
-#include "checker/parallel.h"
 #include "checker/slices.h"
 #include "checker/streams.h"
 #include "core/base/checked.h"
+#include "core/base/parallel.h"
 #include "core/codec/codec.h"
 #include "core/codec/window.h"
 

@@ -3,10 +3,10 @@
 
 #include "checker/refcounts.h"
 
-#include "checker/parallel.h"
 #include "checker/window.h"
 #include "core/base/checked.h"
 #include "core/base/endian.h"
+#include "core/base/parallel.h"
 #include "core/format/refcount.h"
 
 #include <string.h>

@@ -14,8 +14,8 @@
 #include "checker/check.h"
 #include "checker/findings.h"
 #include "checker/mapset.h"
-#include "checker/tally.h"
 #include "core/format/extension.h"
+#include "core/image/tally.h"
 
 #include <stdatomic.h>
 

@@ -3,7 +3,7 @@
 
 /* Threads that add to the same clusters of one tally lose no reference. */
 
-#include "checker/tally.h"
+#include "core/image/tally.h"
 #include "tests/threads/threads.h"
 
 enum { CLUSTERS = 3 * Q2_CHUNK_CLUSTERS + 100, ROUNDS = 40 };

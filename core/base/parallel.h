@@ -3,8 +3,8 @@
 
 /* A loop whose turns run on several threads, in no particular order. */
 
-#ifndef Q2_CHECKER_PARALLEL_H
-#define Q2_CHECKER_PARALLEL_H
+#ifndef Q2_BASE_PARALLEL_H
+#define Q2_BASE_PARALLEL_H
 
 #include "core/base/error.h"
 

@@ -4,7 +4,7 @@
 /* The tally against a plain array: random adds of every size and kind, then the numbers and bits of
  * each cluster; and the same from several threads. */
 
-#include "checker/tally.h"
+#include "core/image/tally.h"
 
 #include "core/base/checked.h"
 

@@ -3,7 +3,7 @@
 
 /* Loops on several threads: each turn once, no worker twice at a time, the first error. */
 
-#include "checker/parallel.h"
+#include "core/base/parallel.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-#include "checker/tally.h"
+#include "core/image/tally.h"
 
 #include "core/base/checked.h"
 

@@ -11,8 +11,8 @@
  * Beside the number, a chunk remembers per cluster whether two different owners claim it, and
  * whether the active map refers to it with and without the COPIED flag. */
 
-#ifndef Q2_CHECKER_TALLY_H
-#define Q2_CHECKER_TALLY_H
+#ifndef Q2_IMAGE_TALLY_H
+#define Q2_IMAGE_TALLY_H
 
 #include "core/base/bitset.h"
 #include "core/base/budget.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-#include "checker/parallel.h"
+#include "core/base/parallel.h"
 
 #include "core/base/cleanup.h"
 
