@@ -68,6 +68,12 @@ q2_error_text(enum q2_error_code code)
         return "locked by another process";
     case Q2_ERR_READ_ONLY:
         return "opened for reading only";
+    case Q2_ERR_CORRUPT:
+        return "the image is corrupt";
+    case Q2_ERR_NOT_FOUND:
+        return "not found";
+    case Q2_ERR_EXISTS:
+        return "exists already";
     case Q2_ERR_STOPPED:
         return "stopped";
     }
