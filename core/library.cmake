@@ -12,13 +12,13 @@ foreach(kind SHARED STATIC)
   set_target_properties(${target} PROPERTIES OUTPUT_NAME qcow2kit LINKER_LANGUAGE C
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
   target_link_libraries(${target} PRIVATE q2_flags Threads::Threads PkgConfig::ZSTD PkgConfig::DEFLATE
-    PkgConfig::JSONC)
+    ZLIB::ZLIB OpenSSL::Crypto PkgConfig::JSONC)
 endforeach()
 install(TARGETS qcow2kit_shared qcow2kit_static)
 
 set(QCOW2KIT_HEADERS
   core/base/budget.h core/base/checked.h core/base/cleanup.h core/base/endian.h core/base/error.h
-  core/codec/codec.h
+  core/codec/cipher.h core/codec/codec.h core/codec/keys.h core/codec/secret.h
   core/io/file.h core/io/memory.h core/io/overlay.h core/io/posix.h
   checker/catalogue.h checker/check.h checker/companion.h checker/finding.h checker/report.h)
 file(GLOB QCOW2KIT_FORMAT_HEADERS RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS

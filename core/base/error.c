@@ -74,6 +74,8 @@ q2_error_text(enum q2_error_code code)
         return "not found";
     case Q2_ERR_EXISTS:
         return "exists already";
+    case Q2_ERR_PASSPHRASE:
+        return "wrong pass phrase";
     case Q2_ERR_STOPPED:
         return "stopped";
     }

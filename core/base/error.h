@@ -26,6 +26,7 @@ enum q2_error_code {
     Q2_ERR_NOT_QCOW2 = -42,   /* no qcow2 image at all */
     Q2_ERR_LOCKED = -50,      /* another process holds a conflicting lock on the image */
     Q2_ERR_READ_ONLY = -51,   /* a write was asked of something opened for reading */
+    Q2_ERR_PASSPHRASE = -52,  /* the pass phrase or key does not open the encryption */
     Q2_ERR_CORRUPT = -43,     /* the image is marked corrupt, or was just found to be */
     Q2_ERR_NOT_FOUND = -70,   /* there is nothing by that name */
     Q2_ERR_EXISTS = -71,      /* there is something by that name already */
