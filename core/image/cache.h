@@ -23,6 +23,8 @@ struct q2_cache_config {
     uint64_t max_bytes;   /* of slices; at least 8 of them are kept */
     /* Write the dirty slices, whatever else must be written first. */
     int (*make_clean)(void *data, struct q2_error *err);
+    /* May [offset, offset + length) be written? */
+    int (*allow_write)(void *data, uint64_t offset, uint64_t length, struct q2_error *err);
     void *data;
 };
 
