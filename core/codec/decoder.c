@@ -8,8 +8,6 @@
 
 #include <stdlib.h>
 
-enum { CLUSTER_MAX = 2 << 20 }; /* the format's largest; decoders need not be prepared for more */
-
 struct q2_decoder {
     const struct q2_codec *codec;
     void *state;
@@ -61,7 +59,7 @@ int
 q2_decoder_run(struct q2_decoder *decoder, const void *source, size_t source_length, void *buffer,
                size_t length, size_t *ret_used, struct q2_error *err)
 {
-    if (length == 0 || length > CLUSTER_MAX)
+    if (length == 0 || length > Q2_CODEC_CLUSTER_MAX)
         return q2_error_set(err, Q2_ERR_RANGE, "a cluster of %zu bytes cannot be decoded", length);
     if (source_length == 0)
         return q2_error_set(err, Q2_ERR_FORMAT, "a cluster has no compressed bytes");

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t
+static inline uint32_t
 next_random(uint32_t *state)
 {
     *state ^= *state << 13;
@@ -21,7 +21,7 @@ next_random(uint32_t *state)
     return *state;
 }
 
-static uint8_t *
+static inline uint8_t *
 random_bytes(size_t length, uint32_t seed)
 {
     uint8_t *bytes = malloc(length ? length : 1);
@@ -31,7 +31,7 @@ random_bytes(size_t length, uint32_t seed)
 }
 
 /* Data with matches of many lengths at many distances, and some noise. */
-static uint8_t *
+static inline uint8_t *
 mixed_bytes(size_t length, uint32_t seed)
 {
     uint8_t *bytes = malloc(length);
@@ -51,7 +51,7 @@ struct stream {
     size_t length;
 };
 
-static void
+static inline void
 stream_free(struct stream *stream)
 {
     free(stream->bytes);
@@ -60,7 +60,7 @@ stream_free(struct stream *stream)
 #define AUTOSTREAM __attribute__((cleanup(stream_free))) struct stream
 
 /* `length` bytes of `from` in an allocation of their own. */
-static struct stream
+static inline struct stream
 stream_copy(const struct stream *from, size_t length)
 {
     struct stream copy = {malloc(length ? length : 1), length};
@@ -68,7 +68,7 @@ stream_copy(const struct stream *from, size_t length)
     return copy;
 }
 
-static struct stream
+static inline struct stream
 stream_append(const struct stream *from, const void *bytes, size_t length)
 {
     struct stream sum = {malloc(from->length + length), from->length + length};
