@@ -7,26 +7,12 @@
 #include "checker/tool/batch.h"
 #include "checker/tool/catalogue_page.h"
 #include "checker/tool/say.h"
+#include "core/io/standard.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
-
-/* A caller may have closed one of the first three descriptors. An image opened in its place would
- * get the messages; what is put there instead cannot be written to, so that losing the report is
- * noticed. */
-static void
-guard_descriptors(void)
-{
-    int fd;
-    do
-        fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        close(fd);
-}
 
 static int
 run(const struct options *options)
@@ -83,7 +69,7 @@ int
 main(int argc, char **argv)
 {
     struct options options;
-    guard_descriptors();
+    q2_standard_guard();
     signal(SIGPIPE, SIG_IGN); /* a reader that has gone is an error like a full disk */
     if (!options_parse(argc, argv, &options))
         return Q2_EXIT_INCOMPLETE;
