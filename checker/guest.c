@@ -10,30 +10,6 @@
 /* Beyond this many distinct claims at one guest offset, sorting beats looking through them all. */
 enum { FEW_CLAIMS = 32 };
 
-bool
-q2_entry_clusters(const struct q2_geometry *geometry, uint64_t raw, uint64_t *ret_first,
-                  uint64_t *ret_count)
-{
-    uint64_t first, last;
-    if (geometry->data_file)
-        return false;
-    if (raw & Q2_ENTRY_COMPRESSED) {
-        struct q2_compressed_range range = q2_compressed_decode(geometry, raw);
-        /* The offset has at most 61 bits and the length at most 22: no overflow. */
-        first = range.offset >> geometry->cluster_bits;
-        last = (range.offset + range.length - 1) >> geometry->cluster_bits;
-    } else {
-        first = last = q2_entry_offset(raw) >> geometry->cluster_bits;
-        if (q2_entry_offset(raw) == 0)
-            return false;
-    }
-    if (first >= geometry->file_clusters)
-        return false;
-    *ret_first = first;
-    *ret_count = q2_min(last, geometry->file_clusters - 1) - first + 1;
-    return true;
-}
-
 static void
 absorb(struct q2_claim *claim, const struct q2_slot_table *table, const struct q2_l2_entry *entry)
 {

@@ -8,7 +8,7 @@
 #define Q2_CHECKER_GUEST_H
 
 #include "checker/window.h"
-#include "core/format/entry.h"
+#include "core/format/references.h"
 
 /* One distinct host range that a guest cluster is mapped to by some of the tables. */
 struct q2_claim {
@@ -29,11 +29,6 @@ q2_claim_key(const struct q2_geometry *geometry, uint64_t raw)
         return raw & ~Q2_ENTRY_COPIED;
     return q2_entry_offset(raw) & ~(geometry->cluster_size - 1);
 }
-
-/* The host clusters of an entry that a reference is counted for: those inside the file. An entry
- * that is not aligned still refers to the cluster that it points into. False: none. */
-bool q2_entry_clusters(const struct q2_geometry *geometry, uint64_t raw, uint64_t *ret_first,
-                       uint64_t *ret_count);
 
 /* Fill `claims`, which has room for one per table, from the entries at `index` of `buffers`, one
  * buffer per table of the window. Returns their number. */

@@ -9,10 +9,10 @@
  * result is the same as that of one thread. */
 
 #include "checker/guest.h"
-#include "checker/runs.h"
 #include "checker/uses.h"
 #include "core/base/checked.h"
 #include "core/base/parallel.h"
+#include "core/format/references.h"
 
 #include <stdatomic.h>
 

@@ -8,10 +8,10 @@
  * neither goes entry by entry and is held against the rules. Nothing is reported from here: a unit
  * in which a rule is broken is marked odd, for phase two to explain. */
 
-#include "checker/runs.h"
 #include "checker/slices.h"
 #include "core/base/checked.h"
 #include "core/base/parallel.h"
+#include "core/format/references.h"
 
 #include <string.h>
 
