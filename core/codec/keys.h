@@ -31,7 +31,7 @@ enum {
 /* How much work a header may ask for before q2_luks_unlock gives up on it, in computations of a
  * hash: an iteration costs one for each digest's length that its key has. Minutes of work: far more
  * than `iter-time` is ever set to, while what a header can claim is days. */
-#define Q2_LUKS_WORK_LIMIT UINT64_C(400000000)
+#define Q2_LUKS_WORK_LIMIT UINT64_C(200000000)
 
 struct q2_luks_key {
     size_t length; /* bytes; 0: none */
@@ -97,8 +97,9 @@ int q2_luks_add_key(uint8_t *area, size_t area_length, const struct q2_luks_key 
                     struct q2_error *err);
 
 /* Free a slot and overwrite its key material with random bytes. The last slot in use goes only with
- * `force`, as does one that is not in use (Q2_ERR_RANGE): without any slot the guest's data is
- * lost. Write the header first, flush, then the key material. The area is unchanged on failure. */
+ * `force` (otherwise Q2_ERR_RANGE): without any slot the guest's data is lost. Q2_ERR_NOT_FOUND for
+ * a slot that is not in use, unless `force`. Write the header first, flush, then the key material.
+ * The area is unchanged on failure. */
 int q2_luks_remove_slot(uint8_t *area, size_t area_length, unsigned slot, bool force,
                         struct q2_error *err);
 

@@ -17,7 +17,7 @@ enum { Q2_SECRET_MAX = 65536 }; /* bytes that a file may have */
 
 enum q2_secret_format {
     Q2_SECRET_RAW = 0,
-    Q2_SECRET_BASE64 = 1, /* RFC 4648, section 4; line breaks and blanks are skipped */
+    Q2_SECRET_BASE64 = 1, /* RFC 4648, section 4; line breaks are skipped */
 };
 
 /* Embed it with `= {0}`. The bytes are followed by a NUL that `length` does not count. */
