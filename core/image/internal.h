@@ -9,8 +9,7 @@
  *    holds everything.
  *  - `lock`: a mutex around all metadata in memory. No guest data is read or written under it.
  *
- * Order on the disk, which makes a crash harmless at any instant (write.h of the caches has the
- * mechanism, flush.c the steps):
+ * Order on the disk, which makes a crash harmless at any instant (flush.c has the steps):
  *    1. refcounts that grew, new L2 tables nobody leads to yet, guest data
  *    2. barrier
  *    3. L2 entries and L1 entries
@@ -73,15 +72,21 @@ struct q2_image {
     uint64_t *l1;       /* header.l1_size entries */
     uint64_t *l1_dirty; /* a bit for each 64 entries, that is, each sector of 512 bytes */
     bool l1_any_dirty;
+    bool mapping_unsettled; /* written, but a barrier has failed since */
     struct q2_cache *l2_cache;
 
-    uint64_t *refcount_table; /* refcount_table_entries entries */
+    /* Of images that are open for writing; NULL otherwise. */
+    uint64_t *refcount_table;       /* refcount_table_entries entries, as they are in the file */
+    uint64_t *refcount_table_dirty; /* as l1_dirty */
+    bool refcount_table_any_dirty;
     uint64_t refcount_table_entries;
     struct q2_cache *refcount_cache;
     uint64_t free_hint; /* no cluster below it is free */
     uint64_t virgin;    /* clusters from this one on have never been written: they read as zeros */
+    _Atomic uint64_t known_end; /* the file has at least this many bytes, or was cut by others */
     uint64_t pack_offset;    /* where the next compressed cluster may go, bytes; 0: a new cluster */
     struct q2_frees leaving; /* not referred to in memory, perhaps still on the disk */
+    uint64_t leaving_clusters;
     struct q2_frees released; /* nor on the disk */
 
     struct q2_claims *claims;
@@ -183,8 +188,18 @@ int q2_allocate(struct q2_image *image, uint64_t count, enum q2_claim claim, uin
  */
 void q2_free_later(struct q2_image *image, uint64_t first, uint64_t count);
 
-/* The same for clusters that the disk never referred to: they are free at once. */
+/* The same for clusters that the disk does not refer to: they are free at once. */
 void q2_free_now(struct q2_image *image, uint64_t first, uint64_t count);
+
+/* Called before a request changes the mapping: frees what can be, and writes back if what waits to
+ * become free is getting much. */
+int q2_image_tidy(struct q2_image *image, struct q2_error *err);
+
+/* Cut the file behind the last cluster that is in use. The exclusive image, settled. */
+int q2_image_cut(struct q2_image *image, struct q2_error *err);
+
+/* The disk refers to nothing of what is leaving any more. */
+void q2_release_leaving(struct q2_image *image);
 
 /* Free what has been released (nothing on the disk refers to it). */
 int q2_free_released(struct q2_image *image, struct q2_error *err);
@@ -220,6 +235,9 @@ q2_l1_set(struct q2_image *image, uint64_t index, uint64_t raw)
     image->l1_any_dirty = true;
 }
 
+/* Read the L1 table at host `offset` into memory, in place of what is there. */
+int q2_l1_load(struct q2_image *image, uint64_t offset, uint64_t entries, struct q2_error *err);
+
 /* Replace the active L1 table by one of `entries` entries at a new place, whose first ones are
  * those of `l1` (native order; `count` of them, the rest 0): written, durable, then the header
  * leads to it, then the old clusters are freed later. The image must have been written back. */
@@ -251,11 +269,31 @@ int q2_bitmaps_resize(struct q2_image *image, uint64_t size, struct q2_error *er
 
 /* ---- data (read.c, write.c), without `lock`, the range being held ---- */
 
-/* Read guest bytes, which may lie in the VM state area. */
+/* Read guest bytes, which may lie in the VM state area. Those who have the exclusive image let go
+ * of `lock` around these. */
 int q2_guest_read(struct q2_image *image, uint64_t guest, const struct iovec *iov, int iov_count,
                   struct q2_error *err);
 int q2_guest_write(struct q2_image *image, uint64_t guest, const struct iovec *iov, int iov_count,
                    struct q2_error *err);
+
+/* Unmap guest clusters [start, end), aligned: they read as zeros afterwards or, if `full`, as the
+ * backing file. Under `lock`, for those who hold the range exclusively. */
+int q2_unmap(struct q2_image *image, uint64_t start, uint64_t end, bool full, struct q2_error *err);
+
+/* A stretch of guest bytes that are mapped alike and contiguously. Subclusters count as clusters of
+ * their own. */
+struct q2_run {
+    enum q2_cluster_kind kind;
+    uint64_t length;                   /* bytes */
+    uint64_t host;                     /* of STANDARD and ZERO_ALLOCATED, bytes in the data file */
+    bool copied;                       /* of the same: may be written in place */
+    struct q2_compressed_range packed; /* of COMPRESSED: of the one cluster that it is */
+    uint64_t packed_guest;             /* where that cluster begins */
+};
+
+/* The run at `guest`, at most `length` bytes. Under `lock`. */
+int q2_map_run(struct q2_image *image, uint64_t guest, uint64_t length, struct q2_run *ret_run,
+               struct q2_error *err);
 
 /* Open another file that the image names; relative names are relative to the image. */
 int q2_image_open_other(struct q2_image *image, const char *name, unsigned flags,
