@@ -7,7 +7,7 @@
 #   base <- io <- format <- codec <- image <- checker <- repair <- programs
 #
 # The bundled recipes stand on the core alone; fuzz/ and tests/ may include anything, and nothing
-# includes them; what belongs to a program is that program's.
+# includes them; what belongs to a program, or to a plugin of one, is that program's.
 
 # shellcheck source=tests/lint/rooms.sh
 source "$(dirname "$0")/rooms.sh"
@@ -33,10 +33,10 @@ function may_include(from, to) {
     if (to == from)
         return 1
     if (from ~ /^corpus/)
-        return to ~ /^(core|corpus)\// && to !~ /\/tool$/ || to == "corpus"
+        return to ~ /^(core|corpus)\// && to !~ /\/(tool|nbdkit)$/ || to == "corpus"
     if (rank(to) < 0)
         return 0
-    return from ~ /\/tool$/ || rank(to) < rank(from)
+    return from ~ /\/(tool|nbdkit)$/ || rank(to) < rank(from)
 }
 
 BEGIN {
