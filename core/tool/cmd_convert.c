@@ -7,6 +7,7 @@
 #include "core/tool/copy.h"
 #include "core/tool/flow.h"
 #include "core/tool/load.h"
+#include "core/tool/parse.h"
 
 #include <stdlib.h>
 
@@ -88,8 +89,9 @@ set_value(struct convert *convert, int option)
 }
 
 static bool
-set_option(struct convert *convert, int option)
+set_option(void *data, int option)
 {
+    struct convert *convert = data;
     switch (option) {
     case 'C':
         return convert->offload = true;
@@ -260,18 +262,10 @@ static int
 run(int argc, char **argv)
 {
     struct convert convert = {0};
-    int option, status = TOOL_FAILED;
-    bool good = true;
-    do {
-        option =
-            tool_option_next(&convert.common, &tool_command_convert, argc, argv, letters, longs);
-        if (option >= 0)
-            good = set_option(&convert, option);
-    } while (good && option >= 0);
-    if (option == TOOL_OPTION_END)
+    const struct parse parse = {&tool_command_convert, letters, longs, set_option, &convert};
+    int status;
+    if (parse_options(&parse, &convert.common, argc, argv, &status))
         status = run_parsed(&convert, argc - optind, argv + optind);
-    else if (good)
-        status = tool_option_status(option);
     tool_pairs_destroy(&convert.pairs);
     tool_common_destroy(&convert.common);
     return status;
