@@ -7,6 +7,7 @@
 #include "core/base/checked.h"
 #include "core/base/cleanup.h"
 #include "core/format/extension.h"
+#include "core/io/path.h"
 #include "core/io/posix.h"
 
 #include <errno.h>
@@ -63,28 +64,6 @@ read_head(struct q2_file *file, struct q2_companion *companion, struct head *ret
     return 0;
 }
 
-/* ---- names ---- */
-
-/* Whether software would take a name for that of a protocol, such as "nbd:..." or "json:{...}". */
-static bool
-has_protocol(const char *name)
-{
-    size_t plain = strcspn(name, ":/");
-    return name[plain] == ':';
-}
-
-/* The path of the file called `name` in the file at `path`; NULL for lack of memory. */
-static char *
-resolve(const char *path, const char *name)
-{
-    char *joined = NULL;
-    const char *slash = strrchr(path, '/');
-    if (name[0] == '/' || !slash)
-        return strdup(name);
-    int folder = (int)(slash - path) + 1;
-    return asprintf(&joined, "%.*s%s", folder, path, name) < 0 ? NULL : joined;
-}
-
 /* ---- opening ---- */
 
 /* Make a companion of the file that `text` names. `chain` are those before it, and `image` is the
@@ -102,9 +81,9 @@ open_companion(const struct q2_text *text, const char *path, unsigned flags, con
 
     const char *plain = strncmp(name, "file:", 5) == 0 ? name + 5 : name;
     companion->state = Q2_COMPANION_NOT_FOLLOWED;
-    if (has_protocol(plain))
+    if (q2_path_has_protocol(plain))
         return 0;
-    Q2_AUTOFREE char *joined = resolve(path, plain);
+    Q2_AUTOFREE char *joined = q2_path_beside(path, plain);
     if (!joined)
         return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory for a file name", path);
 
