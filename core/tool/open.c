@@ -4,7 +4,7 @@
 /* From what the command line calls a disk to an open one. With --image-opts a list of options
  * describes a chain: what is about the backing file has "backing." before it, and so on. */
 
-#include "core/tool/tool.h"
+#include "core/tool/open.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -250,6 +250,33 @@ tool_open_one(const struct tool_common *common, const char *name, unsigned flags
 {
     struct tool_open how = {common->image_opts, common->format, flags};
     return tool_open(common, name, &how, ret_disk);
+}
+
+bool
+tool_open_path(const struct tool_common *common, const char *name, char **ret_path,
+               enum q2_disk_format *ret_format)
+{
+    struct tool_pairs pairs = {0};
+    struct reader reader = {common, &pairs, ""};
+    struct q2_image_options options = {0};
+    const char *path = without_protocol(name);
+    bool good = true;
+    if (common->image_opts) {
+        good = tool_pairs_add(&pairs, name, NULL) && keys_are_known(&pairs) &&
+               read_driver(&reader, &options);
+        path = read_name(&reader);
+    } else if (common->format) {
+        good = tool_format_find(common->format, &options.format);
+    }
+    if (good && !path)
+        tool_say("--image-opts: file.filename= is missing");
+    char *copy = good && path ? strdup(path) : NULL;
+    tool_pairs_destroy(&pairs);
+    if (!copy)
+        return false;
+    *ret_path = copy;
+    *ret_format = options.format;
+    return true;
 }
 
 int
