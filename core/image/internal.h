@@ -37,6 +37,7 @@
 #include <stdatomic.h>
 
 struct q2_cipher;
+struct q2_luks_key;
 struct q2_snapshots;
 struct q2_bitmaps;
 struct q2_codecs;
@@ -57,6 +58,7 @@ struct q2_image {
         *data; /* of guest clusters: `file`, or the data file (owned); NULL: not opened */
     struct q2_disk *backing;
     unsigned flags;                  /* enum q2_image_flags */
+    unsigned depth;                  /* in the chain: 0 is the top */
     struct q2_image_options options; /* open_file and its data only */
 
     struct q2_ranges ranges;
@@ -96,7 +98,8 @@ struct q2_image {
     bool marked_dirty;          /* the dirty bit is set, as lazy refcounts need */
     bool broken;                /* an overlap was found: nothing is written any more */
 
-    struct q2_cipher *cipher; /* NULL: not encrypted, or no pass phrase */
+    struct q2_cipher *cipher;     /* NULL: not encrypted, or no pass phrase */
+    struct q2_luks_key *luks_key; /* the master key of a LUKS image; NULL otherwise */
     struct q2_codecs *codecs;
 };
 
@@ -294,6 +297,31 @@ struct q2_run {
 /* The run at `guest`, at most `length` bytes. Under `lock`. */
 int q2_map_run(struct q2_image *image, uint64_t guest, uint64_t length, struct q2_run *ret_run,
                struct q2_error *err);
+
+/* ---- opening (open.c, others.c) ---- */
+
+/* As q2_image_open_file, `depth` files below the top of the chain. */
+int q2_image_open_at(struct q2_file *file, const struct q2_image_options *options, unsigned depth,
+                     struct q2_image **ret_image, struct q2_error *err);
+int q2_disk_open_at(struct q2_file *file, const struct q2_image_options *options, unsigned depth,
+                    struct q2_disk **ret_disk, struct q2_error *err);
+
+/* Open a file by name the way the options say. */
+int q2_open_by_options(const char *path, const struct q2_image_options *options,
+                       struct q2_file **ret_file, struct q2_error *err);
+
+/* Record all metadata that is in use, anew. */
+int q2_image_claim_all(struct q2_image *image, struct q2_error *err);
+
+/* Open the data file and the backing file, as far as the image has them and the flags want them. */
+int q2_image_open_data_file(struct q2_image *image, const struct q2_image_options *options,
+                            struct q2_error *err);
+int q2_image_open_backing(struct q2_image *image, const struct q2_image_options *options,
+                          struct q2_error *err);
+
+/* Make the cipher of an encrypted image from the pass phrase. */
+int q2_image_open_cipher(struct q2_image *image, const struct q2_secret *secret,
+                         struct q2_error *err);
 
 /* Open another file that the image names; relative names are relative to the image. */
 int q2_image_open_other(struct q2_image *image, const char *name, unsigned flags,

@@ -140,6 +140,14 @@ find_place(struct q2_image *image, struct piece *piece, struct q2_error *err)
     return 0;
 }
 
+/* The clusters that were found for a piece are not needed after all. */
+static void
+give_back(struct q2_image *image, const struct piece *piece)
+{
+    if (piece->mode == NEW && !image->geometry.data_file)
+        q2_free_now(image, piece->host >> image->geometry.cluster_bits, piece->clusters);
+}
+
 /* Plan the first piece of [guest, guest + length), which cannot be written in place. */
 static int
 plan(struct q2_image *image, uint64_t guest, uint64_t length, struct piece *ret_piece,
@@ -164,13 +172,18 @@ plan(struct q2_image *image, uint64_t guest, uint64_t length, struct piece *ret_
     uint8_t *entries = bytes;
     if (piece.mode == REUSE) {
         piece.host = q2_entry_offset(first.raw);
-        rc = q2_check_overlap(image, Q2_CLAIM_NONE, piece.host, piece.clusters * cluster_size, err);
+        if (!image->geometry.data_file)
+            rc = q2_check_overlap(image, Q2_CLAIM_NONE, piece.host, piece.clusters * cluster_size,
+                                  err);
     } else {
         rc = find_place(image, &piece, err);
         /* Refcounts have a cache of their own: `bytes` may only have moved if it was written back.
          */
-        if (rc == 0)
+        if (rc == 0) {
             rc = q2_l2_open(image, piece.first, &entries, &count, err);
+            if (rc < 0)
+                give_back(image, &piece);
+        }
     }
     if (rc < 0)
         return rc;
@@ -359,8 +372,8 @@ finish(struct q2_image *image, const struct piece *piece, int rc, struct q2_erro
     pthread_mutex_lock(&image->lock);
     if (rc == 0)
         rc = store(image, piece, err);
-    if (rc < 0 && piece->mode == NEW && !image->geometry.data_file)
-        q2_free_now(image, piece->host >> image->geometry.cluster_bits, piece->clusters);
+    if (rc < 0)
+        give_back(image, piece);
     pthread_mutex_unlock(&image->lock);
     return rc;
 }
@@ -457,7 +470,7 @@ q2_image_writev(struct q2_image *image, uint64_t offset, const struct iovec *iov
     int rc = q2_image_check_range(image, "write", offset, length, err);
     if (rc == 0)
         rc = write_in_place(image, offset, iov, iov_count, length, &done, err);
-    q2_bitmaps_mark(image, offset, done);
+    q2_bitmaps_mark(image, offset, rc < 0 ? length : done);
     q2_range_release(&image->ranges, &range);
     if (rc < 0 || done == length)
         return rc;

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Writing compressed clusters ("Compressed Clusters Descriptor" in the specification): streams are
+ * packed one behind the other, and a host cluster is counted once for each that touches it. */
+
+#include "core/image/codecs.h"
+#include "core/image/data.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Whether compressed clusters can be written at all. */
+static int
+check_possible(struct q2_image *image, uint64_t offset, uint64_t length, struct q2_error *err)
+{
+    const struct q2_geometry *geometry = &image->geometry;
+    const char *obstacle = geometry->data_file   ? "a data file"
+                           : geometry->encrypted ? "encryption"
+                                                 : NULL;
+    if (obstacle)
+        return q2_error_set(err, Q2_ERR_UNSUPPORTED, "%s: no compressed clusters with %s",
+                            image->file->name, obstacle);
+    int rc = q2_image_check_range(image, "write", offset, length, err);
+    if (rc < 0)
+        return rc;
+    bool last = offset + length == image->size;
+    if (offset & (geometry->cluster_size - 1) || length > geometry->cluster_size || length == 0 ||
+        (length < geometry->cluster_size && !last))
+        return q2_error_set(err, Q2_ERR_RANGE,
+                            "%s: %" PRIu64 " bytes at %" PRIu64 " are not one cluster of %" PRIu64,
+                            image->file->name, length, offset, geometry->cluster_size);
+    return 0;
+}
+
+/* ---- finding bytes, under the lock ---- */
+
+static int
+new_cluster(struct q2_image *image, uint64_t at, uint64_t *ret_cluster, uint64_t *ret_count,
+            struct q2_error *err)
+{
+    unsigned bits = image->geometry.cluster_bits;
+    int rc = q2_allocate_run(image, 1, at, ret_cluster, ret_count, err);
+    if (rc < 0 || *ret_count == 0)
+        return rc;
+    rc = q2_check_overlap(image, Q2_CLAIM_NONE, *ret_cluster << bits, UINT64_C(1) << bits, err);
+    if (rc == 0) {
+        image->virgin = q2_max(image->virgin, *ret_cluster + 1);
+        image->geometry.file_clusters = q2_max(image->geometry.file_clusters, *ret_cluster + 1);
+        image->geometry.file_size = q2_max(image->geometry.file_size, (*ret_cluster + 1) << bits);
+    }
+    return rc;
+}
+
+/* Room behind what was packed last: in its cluster, or on into the next one. *ret_offset 0: there
+ * is none. */
+static int
+room_behind(struct q2_image *image, uint64_t length, uint64_t *ret_offset, struct q2_error *err)
+{
+    unsigned bits = image->geometry.cluster_bits;
+    uint64_t at = image->pack_offset, cluster = at >> bits, next = 0, got = 0, refcount = 0;
+    *ret_offset = 0;
+    if (at == 0)
+        return 0;
+    int rc = q2_refcount_read(image, cluster, &refcount, err);
+    if (rc < 0 || refcount >= q2_refcount_max(image->geometry.refcount_order))
+        return rc;
+    if (at + length > (cluster + 1) << bits) {
+        rc = new_cluster(image, cluster + 1, &next, &got, err);
+        if (rc < 0 || got == 0)
+            return rc;
+    }
+    rc = q2_refcount_raise(image, cluster, 1, err);
+    if (rc < 0) {
+        q2_free_now(image, next, got);
+        return rc;
+    }
+    *ret_offset = at;
+    return 0;
+}
+
+static int
+find_bytes(struct q2_image *image, uint64_t length, uint64_t *ret_offset, struct q2_error *err)
+{
+    const struct q2_geometry *geometry = &image->geometry;
+    uint64_t offset = 0, cluster, count;
+    int rc = room_behind(image, length, &offset, err);
+    if (rc < 0)
+        return rc;
+    if (!offset) {
+        rc = new_cluster(image, 0, &cluster, &count, err);
+        if (rc < 0)
+            return rc;
+        offset = cluster << geometry->cluster_bits;
+    }
+    uint64_t end = offset + length;
+    image->pack_offset = end & (geometry->cluster_size - 1) ? end : 0;
+    *ret_offset = offset;
+    return 0;
+}
+
+/* The host clusters that a descriptor covers lose this reference. */
+static void
+give_back(struct q2_image *image, uint64_t raw)
+{
+    unsigned bits = image->geometry.cluster_bits;
+    struct q2_compressed_range range = q2_compressed_decode(&image->geometry, raw);
+    uint64_t first = range.offset >> bits;
+    q2_free_now(image, first, ((range.offset + range.length - 1) >> bits) - first + 1);
+    image->pack_offset = 0;
+}
+
+/* ---- requests ---- */
+
+static int
+place(struct q2_image *image, uint64_t length, uint64_t *ret_raw, struct q2_error *err)
+{
+    /* How many bits a descriptor has for the offset. */
+    unsigned offset_bits = 62 - (image->geometry.cluster_bits - 8);
+    uint64_t offset = 0;
+    int rc = q2_image_prepare_write(image, err);
+    if (rc == 0)
+        rc = q2_image_tidy(image, err);
+    if (rc == 0)
+        rc = find_bytes(image, length, &offset, err);
+    if (rc < 0)
+        return rc;
+    if ((offset + length) >> offset_bits)
+        return q2_error_set(err, Q2_ERR_NOSPACE,
+                            "%s: no compressed cluster can be at 0x%" PRIx64 " or beyond",
+                            image->file->name, UINT64_C(1) << offset_bits);
+    *ret_raw = q2_compressed_encode(&image->geometry, offset, length);
+    return 0;
+}
+
+static int
+map_stream(struct q2_image *image, uint64_t guest, uint64_t raw, struct q2_error *err)
+{
+    uint8_t *bytes;
+    uint64_t count;
+    struct q2_l2_entry old, entry = {.raw = raw};
+    int rc = q2_l2_open(image, guest, &bytes, &count, err);
+    if (rc == 0)
+        rc = q2_l2_entry_at(image, bytes, 0, guest, &old, err);
+    if (rc < 0)
+        return rc;
+    q2_l2_store(image, bytes, 0, &entry);
+    q2_l2_release(image, &old);
+    return 0;
+}
+
+/* With the cluster held exclusively. */
+static int
+write_stream(struct q2_image *image, uint64_t offset, const uint8_t *stream, size_t length,
+             struct q2_error *err)
+{
+    uint64_t raw = 0;
+    pthread_mutex_lock(&image->lock);
+    int rc = place(image, length, &raw, err);
+    pthread_mutex_unlock(&image->lock);
+    if (rc < 0)
+        return rc;
+    uint64_t host = q2_compressed_decode(&image->geometry, raw).offset;
+    rc = q2_file_write(image->file, host, stream, length, err);
+    if (rc == 0)
+        q2_data_reached(image, host + length);
+    q2_codecs_forget(image->codecs);
+    pthread_mutex_lock(&image->lock);
+    if (rc == 0)
+        rc = map_stream(image, offset, raw, err);
+    if (rc < 0)
+        give_back(image, raw);
+    pthread_mutex_unlock(&image->lock);
+    return rc;
+}
+
+int
+q2_image_write_stream(struct q2_image *image, uint64_t offset, const uint8_t *stream,
+                      size_t stream_length, struct q2_error *err)
+{
+    uint64_t cluster_size = image->geometry.cluster_size;
+    struct q2_range range;
+    q2_range_hold(&image->ranges, &range, offset, q2_end(offset, cluster_size), true);
+    uint64_t left = offset < image->size ? image->size - offset : 0;
+    int rc = check_possible(image, offset, q2_min(cluster_size, left), err);
+    if (rc == 0 && (stream_length == 0 || stream_length >= cluster_size))
+        rc = q2_error_set(err, Q2_ERR_RANGE, "%s: a stream of %zu bytes is no compressed cluster",
+                          image->file->name, stream_length);
+    if (rc == 0)
+        rc = write_stream(image, offset, stream, stream_length, err);
+    q2_bitmaps_mark(image, offset, q2_min(cluster_size, left));
+    q2_range_release(&image->ranges, &range);
+    return rc;
+}
+
+int
+q2_image_compress(struct q2_image *image, const void *buffer, size_t length, uint8_t **ret_stream,
+                  size_t *ret_length, struct q2_error *err)
+{
+    size_t cluster_size = image->geometry.cluster_size;
+    if (length >= cluster_size)
+        return q2_codecs_compress(image->codecs, buffer, ret_stream, ret_length, err);
+    /* The last cluster of the disk is compressed as a whole all the same. */
+    Q2_AUTOFREE uint8_t *cluster = calloc(1, cluster_size);
+    if (!cluster)
+        return q2_error_set(err, Q2_ERR_NOMEM, "no memory to compress");
+    memcpy(cluster, buffer, length);
+    return q2_codecs_compress(image->codecs, cluster, ret_stream, ret_length, err);
+}
+
+int
+q2_image_write_compressed(struct q2_image *image, uint64_t offset, const void *buffer,
+                          size_t length, struct q2_error *err)
+{
+    Q2_AUTOFREE uint8_t *stream = NULL;
+    size_t stream_length;
+    int rc = check_possible(image, offset, length, err);
+    if (rc == 0)
+        rc = q2_image_compress(image, buffer, length, &stream, &stream_length, err);
+    if (rc < 0)
+        return rc;
+    return stream ? q2_image_write_stream(image, offset, stream, stream_length, err)
+                  : q2_image_write(image, offset, buffer, length, err);
+}
