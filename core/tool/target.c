@@ -6,12 +6,9 @@
 
 #include "core/base/checked.h"
 #include "core/io/posix.h"
+#include "core/tool/raw.h"
 #include "core/tool/target_options.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -223,52 +220,14 @@ tool_target_init(struct tool_target *target, const char *name, const char *forma
 
 /* ---- raw files ---- */
 
-static int
-fail_errno(const char *name, const char *what, struct q2_error *err)
-{
-    enum q2_error_code code = errno == ENOSPC ? Q2_ERR_NOSPACE : Q2_ERR_IO;
-    return q2_error_set_errno(err, code, errno, "%s: %s", name, what);
-}
-
-static int
-fill_with_zeros(struct q2_file *file, uint64_t size, struct q2_error *err)
-{
-    enum { CHUNK = 1 << 20 };
-    void *zeros = calloc(1, CHUNK);
-    int rc = zeros ? 0 : q2_error_set(err, Q2_ERR_NOMEM, "%s: out of memory", file->name);
-    for (uint64_t offset = 0; rc == 0 && offset < size; offset += CHUNK)
-        rc = q2_file_write(file, offset, zeros, size - offset < CHUNK ? size - offset : CHUNK, err);
-    free(zeros);
-    return rc;
-}
-
+/* What was there before goes; that of a block device stays. */
 static int
 shape_raw(struct q2_file *file, const struct q2_create_options *options, struct q2_error *err)
 {
-    uint64_t has;
     struct stat st;
-    if (stat(file->name, &st) == 0 && S_ISBLK(st.st_mode)) {
-        int rc = q2_file_size(file, &has, err);
-        if (rc == 0 && has < options->size)
-            rc = q2_error_set(err, Q2_ERR_RANGE, "%s: the device has %llu bytes, not %llu",
-                              file->name, (unsigned long long)has,
-                              (unsigned long long)options->size);
-        return rc;
-    }
-    int rc = q2_file_truncate(file, 0, err);
-    rc = rc ? rc : q2_file_truncate(file, options->size, err);
-    if (rc < 0 || options->size == 0)
-        return rc;
-    if (options->preallocation == Q2_PREALLOCATION_FULL)
-        return fill_with_zeros(file, options->size, err);
-    if (options->preallocation != Q2_PREALLOCATION_FALLOC)
-        return 0;
-    int fd = open(file->name, O_WRONLY | O_CLOEXEC);
-    errno = fd < 0 ? errno : posix_fallocate(fd, 0, (off_t)options->size);
-    rc = errno ? fail_errno(file->name, "its space cannot be reserved", err) : 0;
-    if (fd >= 0)
-        close(fd);
-    return rc;
+    bool device = stat(file->name, &st) == 0 && S_ISBLK(st.st_mode);
+    int rc = device ? 0 : q2_file_truncate(file, 0, err);
+    return rc < 0 ? rc : raw_resize(file, 0, options->size, options->preallocation, err);
 }
 
 static int
