@@ -9,11 +9,11 @@
 
 #include "core/base/checked.h"
 #include "core/base/cleanup.h"
+#include "core/base/flow.h"
 #include "core/image/resize.h"
 #include "core/io/file.h"
 #include "core/tool/chain.h"
 #include "core/tool/copy.h"
-#include "core/tool/flow.h"
 #include "core/tool/parse.h"
 
 #include <stdio.h>
@@ -95,7 +95,7 @@ copy_layer(struct state *state, struct q2_disk *disk, struct q2_error *err)
         .sources = &source,
         .source_count = 1,
         .target = state->base,
-        .threads = flow_default_threads(),
+        .threads = q2_flow_threads(),
         .flags = COPY_ORDERED | COPY_OWN,
         .sparse = COPY_SPARSE_DEFAULT,
         .backing_size = UINT64_MAX,

@@ -5,8 +5,8 @@
  * read; the rest is read and compared on several threads, and told in the order of the disk. */
 
 #include "core/base/checked.h"
+#include "core/base/flow.h"
 #include "core/base/zeros.h"
-#include "core/tool/flow.h"
 #include "core/tool/parse.h"
 
 #include <inttypes.h>
@@ -87,7 +87,7 @@ is_mapped_alike(const struct q2_extent *a, const struct q2_extent *b)
 }
 
 static int
-next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
+next_piece(void *data, struct q2_piece *ret_piece, struct q2_error *err)
 {
     struct state *state = data;
     while (state->next < state->total) {
@@ -101,7 +101,7 @@ next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
             state->next += extents[0].length;
             continue;
         }
-        *ret_piece = (struct flow_piece){.offset = offset, .length = length};
+        *ret_piece = (struct q2_piece){.offset = offset, .length = length};
         state->next += length;
         return 1;
     }
@@ -152,7 +152,7 @@ find_difference(const struct worker *worker, const struct q2_extent *extents, si
 }
 
 static int
-compare_piece(void *data, unsigned number, const struct flow_piece *piece, struct q2_error *err)
+compare_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_error *err)
 {
     (void)err;
     struct state *state = data;
@@ -181,7 +181,7 @@ compare_piece(void *data, unsigned number, const struct flow_piece *piece, struc
 }
 
 static int
-tell_piece(void *data, unsigned number, const struct flow_piece *piece, struct q2_error *err)
+tell_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_error *err)
 {
     (void)piece;
     (void)err;
@@ -212,7 +212,7 @@ compare_sizes(struct state *state)
 static int
 compare_disks(struct state *state)
 {
-    unsigned threads = flow_default_threads();
+    unsigned threads = q2_flow_threads();
     uint8_t *memory = malloc((size_t)2 * PIECE * threads);
     struct q2_error err = {0};
     state->workers = calloc(threads, sizeof *state->workers);
@@ -220,7 +220,7 @@ compare_disks(struct state *state)
         state->workers[i].buffers[0] = memory + (size_t)2 * i * PIECE;
         state->workers[i].buffers[1] = memory + ((size_t)2 * i + 1) * PIECE;
     }
-    const struct flow flow = {
+    const struct q2_flow flow = {
         .threads = threads,
         .ordered = true,
         .next = next_piece,
@@ -229,7 +229,7 @@ compare_disks(struct state *state)
         .data = state,
     };
     int status = memory && state->workers
-                     ? flow_run(&flow, &err)
+                     ? q2_flow_run(&flow, &err)
                      : q2_error_set(&err, Q2_ERR_NOMEM, "no memory for buffers");
     if (status < 0)
         tool_fail(NULL, &err);

@@ -3,9 +3,9 @@
 
 /* qcow2-img convert: copy disks into a new image. The work is the copying engine's (copy.h). */
 
+#include "core/base/flow.h"
 #include "core/tool/convert.h"
 #include "core/tool/copy.h"
-#include "core/tool/flow.h"
 #include "core/tool/load.h"
 #include "core/tool/parse.h"
 
@@ -198,7 +198,7 @@ copy_data(struct convert *convert)
         .sources = calloc(convert->source_count, sizeof(struct copy_source)),
         .source_count = convert->source_count,
         .target = convert->disk,
-        .threads = convert->threads ? (unsigned)convert->threads : flow_default_threads(),
+        .threads = convert->threads ? (unsigned)convert->threads : q2_flow_threads(),
         .flags = copy_flags(convert),
         .sparse = convert->has_sparse ? convert->sparse : COPY_SPARSE_DEFAULT,
         .backing_size = backing ? q2_disk_size(backing) : UINT64_MAX,

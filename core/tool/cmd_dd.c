@@ -5,8 +5,8 @@
  * `qemu-img dd`, count= says where to stop in the input, skipped blocks included. */
 
 #include "core/base/checked.h"
+#include "core/base/flow.h"
 #include "core/tool/copy.h"
-#include "core/tool/flow.h"
 #include "core/tool/parse.h"
 
 #include <inttypes.h>
@@ -115,7 +115,7 @@ copy_part(const struct dd *dd, struct copy_source *part)
         .sources = part,
         .source_count = 1,
         .target = output,
-        .threads = flow_default_threads(),
+        .threads = q2_flow_threads(),
         .flags = COPY_TARGET_IS_ZERO | COPY_ORDERED,
         .sparse = COPY_SPARSE_DEFAULT,
         .backing_size = UINT64_MAX,

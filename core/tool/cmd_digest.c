@@ -5,7 +5,7 @@
  * Data is read ahead on other threads than the one that hashes; holes are never read. */
 
 #include "core/base/checked.h"
-#include "core/tool/flow.h"
+#include "core/base/flow.h"
 #include "core/tool/load.h"
 #include "core/tool/parse.h"
 
@@ -45,7 +45,7 @@ const struct tool_command tool_command_digest = {
 };
 
 static int
-next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
+next_piece(void *data, struct q2_piece *ret_piece, struct q2_error *err)
 {
     struct state *state = data;
     struct q2_extent extent;
@@ -66,7 +66,7 @@ next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
 }
 
 static int
-prepare_piece(void *data, unsigned worker, const struct flow_piece *piece, struct q2_error *err)
+prepare_piece(void *data, unsigned worker, const struct q2_piece *piece, struct q2_error *err)
 {
     struct state *state = data;
     return piece->plain ? 0
@@ -75,7 +75,7 @@ prepare_piece(void *data, unsigned worker, const struct flow_piece *piece, struc
 }
 
 static int
-finish_piece(void *data, unsigned worker, const struct flow_piece *piece, struct q2_error *err)
+finish_piece(void *data, unsigned worker, const struct q2_piece *piece, struct q2_error *err)
 {
     struct state *state = data;
     const uint8_t *bytes = piece->plain ? state->zeros : state->buffers[worker];
@@ -90,7 +90,7 @@ finish_piece(void *data, unsigned worker, const struct flow_piece *piece, struct
 static int
 hash_all(struct state *state, unsigned threads, struct q2_error *err)
 {
-    const struct flow flow = {
+    const struct q2_flow flow = {
         .threads = threads,
         .ordered = true,
         .next = next_piece,
@@ -100,13 +100,13 @@ hash_all(struct state *state, unsigned threads, struct q2_error *err)
     };
     if (!state->hash || EVP_DigestInit_ex(state->hash, EVP_sha256(), NULL) != 1)
         return q2_error_set(err, Q2_ERR_NOMEM, "libcrypto has no SHA-256");
-    return flow_run(&flow, err);
+    return q2_flow_run(&flow, err);
 }
 
 static int
 hash_disk(struct q2_disk *disk, struct tool_progress *progress, char *text, struct q2_error *err)
 {
-    unsigned threads = flow_default_threads();
+    unsigned threads = q2_flow_threads();
     struct state state = {
         .disk = disk,
         .size = q2_disk_size(disk),

@@ -7,9 +7,9 @@
  * interruption leaves an image that shows what it showed. */
 
 #include "core/base/checked.h"
+#include "core/base/flow.h"
 #include "core/base/zeros.h"
 #include "core/image/amend.h"
-#include "core/tool/flow.h"
 #include "core/tool/parse.h"
 
 #include <inttypes.h>
@@ -48,7 +48,7 @@ const struct tool_command tool_command_rebase = {
 };
 
 static int
-next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
+next_piece(void *data, struct q2_piece *ret_piece, struct q2_error *err)
 {
     struct state *state = data;
     while (state->next < state->size) {
@@ -64,7 +64,7 @@ next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
             continue;
         }
         end = q2_min(end, offset + extent.length);
-        *ret_piece = (struct flow_piece){.offset = offset, .length = end - offset};
+        *ret_piece = (struct q2_piece){.offset = offset, .length = end - offset};
         state->next = end;
         return 1;
     }
@@ -73,7 +73,7 @@ next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
 
 /* What the new backing file has; behind its end there are zeros. */
 static int
-read_below(const struct state *state, const struct flow_piece *piece, uint8_t *buffer,
+read_below(const struct state *state, const struct q2_piece *piece, uint8_t *buffer,
            struct q2_error *err)
 {
     uint64_t size = state->below ? q2_disk_size(state->below) : 0;
@@ -84,7 +84,7 @@ read_below(const struct state *state, const struct flow_piece *piece, uint8_t *b
 }
 
 static int
-read_piece(void *data, unsigned number, const struct flow_piece *piece, struct q2_error *err)
+read_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_error *err)
 {
     const struct state *state = data;
     int rc = read_below(state, piece, state->buffers[number][1], err);
@@ -104,7 +104,7 @@ keep(const struct state *state, uint64_t offset, const uint8_t *bytes, size_t le
 }
 
 static int
-keep_piece(void *data, unsigned number, const struct flow_piece *piece, struct q2_error *err)
+keep_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_error *err)
 {
     const struct state *state = data;
     const uint8_t *shown = state->buffers[number][0], *instead = state->buffers[number][1];
@@ -122,7 +122,7 @@ keep_piece(void *data, unsigned number, const struct flow_piece *piece, struct q
 static int
 keep_differences(struct state *state, struct q2_error *err)
 {
-    unsigned threads = flow_default_threads();
+    unsigned threads = q2_flow_threads();
     const struct q2_geometry *geometry = q2_image_geometry(state->image);
     state->size = q2_image_size(state->image);
     state->grain = geometry->extended_l2 ? geometry->cluster_size / 32 : geometry->cluster_size;
@@ -133,7 +133,7 @@ keep_differences(struct state *state, struct q2_error *err)
         state->buffers[i][0] = memory + 2 * i * state->piece;
         state->buffers[i][1] = state->buffers[i][0] + state->piece;
     }
-    const struct flow flow = {
+    const struct q2_flow flow = {
         .threads = threads,
         .ordered = true,
         .next = next_piece,
@@ -141,7 +141,7 @@ keep_differences(struct state *state, struct q2_error *err)
         .finish = keep_piece,
         .data = state,
     };
-    int rc = memory && state->buffers ? flow_run(&flow, err)
+    int rc = memory && state->buffers ? q2_flow_run(&flow, err)
                                       : q2_error_set(err, Q2_ERR_NOMEM, "no memory for buffers");
     if (rc == 0)
         rc = q2_image_flush(state->image, err);

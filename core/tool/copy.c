@@ -37,7 +37,7 @@ look_ahead(const struct copy_state *state, enum copy_kind *ret_kind, uint64_t *r
 }
 
 static int
-next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
+next_piece(void *data, struct q2_piece *ret_piece, struct q2_error *err)
 {
     struct copy_state *state = data;
     const struct copy *copy = state->copy;
@@ -59,7 +59,7 @@ next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
             length = q2_min((offset / state->piece + 1) * state->piece, state->total) - offset;
         }
         length = zero ? q2_min(length, ZERO_PIECE) : length;
-        *ret_piece = (struct flow_piece){.offset = offset, .length = length, .plain = zero};
+        *ret_piece = (struct q2_piece){.offset = offset, .length = length, .plain = zero};
         state->next += length;
         return 1;
     }
@@ -68,7 +68,7 @@ next_piece(void *data, struct flow_piece *ret_piece, struct q2_error *err)
 
 static int
 compress_piece(const struct copy_state *state, struct copy_worker *worker,
-               const struct flow_piece *piece, struct q2_error *err)
+               const struct q2_piece *piece, struct q2_error *err)
 {
     struct q2_image *image = q2_disk_image(state->copy->target);
     for (uint64_t at = 0, i = 0; at < piece->length; at += state->cluster, i++) {
@@ -86,7 +86,7 @@ compress_piece(const struct copy_state *state, struct copy_worker *worker,
 }
 
 static int
-prepare_piece(void *data, unsigned number, const struct flow_piece *piece, struct q2_error *err)
+prepare_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_error *err)
 {
     const struct copy_state *state = data;
     struct copy_worker *worker = &state->workers[number];
@@ -118,7 +118,7 @@ write_run(struct copy_state *state, const struct copy_worker *worker, uint64_t o
 
 static int
 write_plain(struct copy_state *state, const struct copy_worker *worker,
-            const struct flow_piece *piece, struct q2_error *err)
+            const struct q2_piece *piece, struct q2_error *err)
 {
     size_t sectors = copy_sectors(piece);
     int rc = 0;
@@ -136,7 +136,7 @@ write_plain(struct copy_state *state, const struct copy_worker *worker,
 
 static int
 write_compressed(struct copy_state *state, const struct copy_worker *worker,
-                 const struct flow_piece *piece, struct q2_error *err)
+                 const struct q2_piece *piece, struct q2_error *err)
 {
     struct q2_image *image = q2_disk_image(state->copy->target);
     int rc = 0;
@@ -166,7 +166,7 @@ drop_streams(const struct copy_state *state, struct copy_worker *worker)
 }
 
 static int
-finish_piece(void *data, unsigned number, const struct flow_piece *piece, struct q2_error *err)
+finish_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_error *err)
 {
     struct copy_state *state = data;
     struct copy_worker *worker = &state->workers[number];
@@ -250,7 +250,7 @@ copy_run(const struct copy *copy, struct q2_error *err)
     }
     plan(&state);
     rate_init(&state.rate, copy->rate);
-    const struct flow flow = {
+    const struct q2_flow flow = {
         .threads = copy->threads,
         .ordered = copy->flags & COPY_ORDERED,
         .next = next_piece,
@@ -260,7 +260,7 @@ copy_run(const struct copy *copy, struct q2_error *err)
     };
     int rc = make_workers(&state, err);
     if (rc == 0)
-        rc = flow_run(&flow, err);
+        rc = q2_flow_run(&flow, err);
     free_workers(&state);
     rate_destroy(&state.rate);
     return rc;

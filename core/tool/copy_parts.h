@@ -6,8 +6,8 @@
 #ifndef Q2_TOOL_COPY_PARTS_H
 #define Q2_TOOL_COPY_PARTS_H
 
+#include "core/base/flow.h"
 #include "core/tool/copy.h"
-#include "core/tool/flow.h"
 #include "core/tool/rate.h"
 
 enum { COPY_SECTOR = 512 };
@@ -49,19 +49,19 @@ int copy_status(const struct copy_state *state, uint64_t offset, uint64_t end,
 
 /* Fill the worker's buffer and kinds with the piece (copy_read.c). */
 int copy_read_piece(const struct copy_state *state, struct copy_worker *worker,
-                    const struct flow_piece *piece, struct q2_error *err);
+                    const struct q2_piece *piece, struct q2_error *err);
 
 /* Before reading: a block that has data and zeros is data, so that it is written at once; blocks of
  * a compressed target, which are clusters, are of one kind always (copy_sift.c). */
 void copy_unify_piece(const struct copy_state *state, struct copy_worker *worker,
-                      const struct flow_piece *piece);
+                      const struct q2_piece *piece);
 
 /* After reading: turn data that is zero into COPY_ZERO. */
 void copy_sift_piece(const struct copy_state *state, struct copy_worker *worker,
-                     const struct flow_piece *piece);
+                     const struct q2_piece *piece);
 
 static inline size_t
-copy_sectors(const struct flow_piece *piece)
+copy_sectors(const struct q2_piece *piece)
 {
     return (size_t)((piece->length + COPY_SECTOR - 1) / COPY_SECTOR);
 }

@@ -73,8 +73,8 @@ mark(struct copy_worker *worker, uint64_t begin, uint64_t end, enum copy_kind ki
 }
 
 static int
-mark_piece(const struct copy_state *state, struct copy_worker *worker,
-           const struct flow_piece *piece, struct q2_error *err)
+mark_piece(const struct copy_state *state, struct copy_worker *worker, const struct q2_piece *piece,
+           struct q2_error *err)
 {
     uint64_t offset = piece->offset, end = offset + piece->length;
     while (offset < end) {
@@ -139,7 +139,7 @@ read_run(const struct copy_state *state, uint64_t offset, uint8_t *buffer, size_
 
 int
 copy_read_piece(const struct copy_state *state, struct copy_worker *worker,
-                const struct flow_piece *piece, struct q2_error *err)
+                const struct q2_piece *piece, struct q2_error *err)
 {
     int rc = mark_piece(state, worker, piece, err);
     if (rc < 0)

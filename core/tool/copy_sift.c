@@ -13,7 +13,7 @@
 
 /* The end of the block that begins at or contains sector `first`. */
 static size_t
-block_end(const struct copy_state *state, const struct flow_piece *piece, size_t first)
+block_end(const struct copy_state *state, const struct q2_piece *piece, size_t first)
 {
     uint64_t at = piece->offset + first * COPY_SECTOR;
     uint64_t end = (at / state->grain + 1) * state->grain - piece->offset;
@@ -22,7 +22,7 @@ block_end(const struct copy_state *state, const struct flow_piece *piece, size_t
 
 void
 copy_unify_piece(const struct copy_state *state, struct copy_worker *worker,
-                 const struct flow_piece *piece)
+                 const struct q2_piece *piece)
 {
     size_t sectors = copy_sectors(piece);
     bool clusters = state->copy->flags & COPY_COMPRESS;
@@ -38,7 +38,7 @@ copy_unify_piece(const struct copy_state *state, struct copy_worker *worker,
 
 /* Whether the block [first, last) of the piece was read and is zero. */
 static bool
-is_zero_block(const struct copy_worker *worker, const struct flow_piece *piece, size_t first,
+is_zero_block(const struct copy_worker *worker, const struct q2_piece *piece, size_t first,
               size_t last)
 {
     size_t begin = first * COPY_SECTOR;
@@ -49,7 +49,7 @@ is_zero_block(const struct copy_worker *worker, const struct flow_piece *piece, 
 
 void
 copy_sift_piece(const struct copy_state *state, struct copy_worker *worker,
-                const struct flow_piece *piece)
+                const struct q2_piece *piece)
 {
     size_t sectors = copy_sectors(piece);
     size_t zeros = 0; /* sectors in a row, before `first` */

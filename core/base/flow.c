@@ -4,7 +4,7 @@
 /* Pieces are cut in order and each is taken by the thread that cut it, so that the lowest number
  * that is not finished always belongs to somebody who does not wait: the order cannot lock up. */
 
-#include "core/tool/flow.h"
+#include "core/base/flow.h"
 
 #include "core/base/parallel.h"
 
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 struct run {
-    const struct flow *flow;
+    const struct q2_flow *flow;
     pthread_mutex_t lock;
     pthread_cond_t turn;
     uint64_t cut;      /* pieces so far */
@@ -35,13 +35,13 @@ stop_run(struct run *run, int result, const struct q2_error *error)
 }
 
 static bool
-cut_piece(struct run *run, struct flow_piece *piece)
+cut_piece(struct run *run, struct q2_piece *piece)
 {
     struct q2_error error = {0};
     pthread_mutex_lock(&run->lock);
     bool got = false;
     if (!run->stop) {
-        *piece = (struct flow_piece){0};
+        *piece = (struct q2_piece){0};
         int rc = run->flow->next(run->flow->data, piece, &error);
         piece->number = run->cut;
         got = rc > 0;
@@ -55,7 +55,7 @@ cut_piece(struct run *run, struct flow_piece *piece)
 
 /* Whether the piece is to be finished. */
 static bool
-wait_for_turn(struct run *run, const struct flow_piece *piece)
+wait_for_turn(struct run *run, const struct q2_piece *piece)
 {
     pthread_mutex_lock(&run->lock);
     while (run->flow->ordered && !run->stop && run->finished != piece->number)
@@ -83,8 +83,8 @@ work(void *data, unsigned worker, uint64_t turn, struct q2_error *err)
     (void)turn;
     (void)err;
     struct run *run = data;
-    const struct flow *flow = run->flow;
-    struct flow_piece piece;
+    const struct q2_flow *flow = run->flow;
+    struct q2_piece piece;
     while (cut_piece(run, &piece)) {
         struct q2_error error = {0};
         int rc = flow->prepare(flow->data, worker, &piece, &error);
@@ -98,7 +98,7 @@ work(void *data, unsigned worker, uint64_t turn, struct q2_error *err)
 }
 
 int
-flow_run(const struct flow *flow, struct q2_error *err)
+q2_flow_run(const struct q2_flow *flow, struct q2_error *err)
 {
     struct run run = {.flow = flow,
                       .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -116,7 +116,7 @@ flow_run(const struct flow *flow, struct q2_error *err)
 }
 
 unsigned
-flow_default_threads(void)
+q2_flow_threads(void)
 {
     enum { MIN = 4, MAX = 8 };
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
