@@ -17,7 +17,6 @@
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- LUKS ---- */
 
@@ -213,26 +212,6 @@ put_format_specific(struct json_object **object, struct q2_image *image, struct 
 
 /* ---- the whole ---- */
 
-/* Blocks of the data file count as well; where it is missing they do not. It is looked at, never
- * opened. */
-static int
-allocated_bytes(struct q2_disk *disk, uint64_t *ret_bytes, struct q2_error *err)
-{
-    enum { BLOCK_BYTES = 512 };
-    uint64_t bytes;
-    struct stat st;
-    struct q2_image *image = q2_disk_image(disk);
-    const char *data_name = image ? q2_image_data_name(image) : NULL;
-    int rc = q2_file_allocated(q2_disk_file(disk), &bytes, err);
-    if (rc < 0)
-        return rc;
-    Q2_AUTOFREE char *path = data_name ? q2_path_beside(q2_disk_name(disk), data_name) : NULL;
-    if (path && stat(path, &st) == 0)
-        bytes += (uint64_t)st.st_blocks * BLOCK_BYTES;
-    *ret_bytes = bytes;
-    return 0;
-}
-
 static void
 put_backing(struct json_object **object, struct q2_image *image)
 {
@@ -253,7 +232,7 @@ describe_disk(struct q2_disk *disk, struct json_object **ret_object, struct q2_e
 {
     struct q2_image *image = q2_disk_image(disk);
     uint64_t allocated, incompatible = 0;
-    int rc = allocated_bytes(disk, &allocated, err);
+    int rc = q2_file_allocated(q2_disk_file(disk), &allocated, err);
     if (rc < 0)
         return rc;
     struct json_object *object = json_object_new_object();
