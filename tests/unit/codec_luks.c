@@ -510,6 +510,11 @@ Test(codec_luks, nothing_is_written_over_other_slots)
     cr_assert_eq(q2_luks_remove_slot(area.bytes, area.length, 1, true, NULL), Q2_ERR_FORMAT);
     cr_assert_eq(unlock(&area, "abc"), 0);
     q2_store_be32(area.bytes + 248 + 48, 8 + 500);
+    q2_store_be32(area.bytes + 252 + 48, 3999);
+    cr_assert_eq(q2_luks_add_key(area.bytes, area.length, &area.key, "x", 1, 1, &quick, &slot,
+                                 NULL),
+                 Q2_ERR_FORMAT);
+    q2_store_be32(area.bytes + 252 + 48, 4000);
     cr_assert_eq(q2_luks_add_key(area.bytes, area.length, &area.key, "x", 1, 1, &quick, &slot,
                                  NULL),
                  0);
