@@ -32,14 +32,14 @@ struct q2_create_options {
     enum q2_preallocation preallocation;
     const char *backing_file;   /* NULL: none. Stored as it is */
     const char *backing_format; /* NULL: not said */
-    const char *data_file;      /* NULL: none. Opened or made, and stored as it is */
+    const char *data_file;      /* NULL: none. Stored as it is, and made beside the image */
     enum q2_crypt_method crypt;
     const struct q2_secret *secret;
     /* Of LUKS; NULL or 0: aes-256, xts, plain64, sha256, sha256, 2000 ms. */
     const char *cipher_name; /* "aes-128", "aes-192", "aes-256" */
-    const char *cipher_mode; /* "xts", "cbc", "ecb" */
+    const char *cipher_mode; /* "xts", "cbc", "ecb", "ctr" */
     const char *ivgen_name;  /* "plain64", "plain", "essiv" */
-    const char *ivgen_hash;  /* of essiv */
+    const char *ivgen_hash;  /* of essiv: "sha256" */
     const char *hash;        /* "sha1", "sha256", "sha512" */
     unsigned iteration_ms;   /* time that unlocking should take */
     uint32_t iterations;     /* instead of a time; 0: by time */

@@ -215,6 +215,17 @@ q2_file_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_
     return q2_file_write_zeros(file, offset, length, err);
 }
 
+int
+q2_file_reserve(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
+{
+    int rc = check_change(file, "reserve", offset, length, err);
+    if (rc < 0 || length == 0)
+        return rc;
+    if (file->ops->reserve)
+        return file->ops->reserve(file, offset, length, err);
+    return q2_file_grow_zeros(file, offset + length, err);
+}
+
 void
 q2_file_prefetch(struct q2_file *file, uint64_t offset, uint64_t length)
 {
@@ -255,20 +266,34 @@ q2_file_fini(struct q2_file *file)
     file->name = NULL;
 }
 
-int
-q2_file_write_zeros(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
+/* Zeros over [offset, end), whether the file goes that far or not. */
+static int
+put_zeros(struct q2_file *file, uint64_t offset, uint64_t end, struct q2_error *err)
 {
     static const uint8_t zeros[64 * 1024];
-    uint64_t size;
-    int rc = q2_file_size(file, &size, err);
-    if (rc < 0 || offset >= size)
-        return rc;
-
-    uint64_t end = offset + q2_min(length, size - offset);
+    int rc = 0;
     while (rc == 0 && offset < end) {
         size_t piece = (size_t)q2_min(end - offset, sizeof zeros);
         rc = q2_file_write(file, offset, zeros, piece, err);
         offset += piece;
     }
     return rc;
+}
+
+int
+q2_file_write_zeros(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
+{
+    uint64_t size;
+    int rc = q2_file_size(file, &size, err);
+    if (rc < 0 || offset >= size)
+        return rc;
+    return put_zeros(file, offset, offset + q2_min(length, size - offset), err);
+}
+
+int
+q2_file_grow_zeros(struct q2_file *file, uint64_t end, struct q2_error *err)
+{
+    uint64_t size;
+    int rc = q2_file_size(file, &size, err);
+    return rc < 0 ? rc : put_zeros(file, size, end, err);
 }

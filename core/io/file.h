@@ -44,6 +44,10 @@ struct q2_file_ops {
     /* Make [offset, offset + length) read as zeros and give its space back, without changing the
      * size; what lies past the end is ignored. NULL: zeros are written. */
     int (*punch)(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err);
+    /* Take the space that [offset, offset + length) needs, which grows the file as writing there
+     * would; what it holds stays, what is new reads as zeros. NULL: zeros are written where the
+     * file grows. */
+    int (*reserve)(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err);
     /* Hint that [offset, offset + length) will be read soon. NULL: ignored. */
     void (*prefetch)(struct q2_file *file, uint64_t offset, uint64_t length);
     /* Number of bytes that the file occupies where it is stored. NULL: its size. */
@@ -83,6 +87,7 @@ int q2_file_size(struct q2_file *file, uint64_t *ret_size, struct q2_error *err)
 int q2_file_extent(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
                    struct q2_error *err);
 int q2_file_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err);
+int q2_file_reserve(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err);
 void q2_file_prefetch(struct q2_file *file, uint64_t offset, uint64_t length);
 int q2_file_allocated(struct q2_file *file, uint64_t *ret_bytes, struct q2_error *err);
 
@@ -112,6 +117,9 @@ q2_iov_total(const struct iovec *iov, int iov_count)
  * cannot make holes. */
 int q2_file_write_zeros(struct q2_file *file, uint64_t offset, uint64_t length,
                         struct q2_error *err);
+
+/* Grow the file to `end` by writing zeros: the reserve of those that cannot do better. */
+int q2_file_grow_zeros(struct q2_file *file, uint64_t end, struct q2_error *err);
 
 /* Prepare the embedded part. Copies `name`. */
 int q2_file_init(struct q2_file *file, const struct q2_file_ops *ops, const char *name,

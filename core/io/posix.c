@@ -239,6 +239,21 @@ posix_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_er
     return fail(posix, "punch a hole of", offset, length, errno, err);
 }
 
+static int
+posix_reserve(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
+{
+    int rc;
+    do {
+        rc = fallocate(posix_of(file)->fd, 0, (off_t)offset, (off_t)length);
+    } while (rc < 0 && errno == EINTR);
+    if (rc == 0)
+        return 0;
+    /* Nothing to reserve on devices; elsewhere, only bytes that are written take space. */
+    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == ENODEV)
+        return q2_file_grow_zeros(file, offset + length, err);
+    return fail(posix_of(file), "reserve", offset, length, errno, err);
+}
+
 static void
 posix_prefetch(struct q2_file *file, uint64_t offset, uint64_t length)
 {
@@ -280,6 +295,7 @@ static const struct q2_file_ops posix_ops = {
     .size = posix_size,
     .extent = posix_extent,
     .punch = posix_punch,
+    .reserve = posix_reserve,
     .prefetch = posix_prefetch,
     .allocated = posix_allocated,
     .close = posix_close,
