@@ -422,6 +422,8 @@ q2_bitmaps_store(struct q2_image *image, struct q2_error *err)
         rc = store_directory(image, &directory, err);
     if (rc == 0)
         rc = q2_image_write_back(image, err);
+    if (rc == 0)
+        rc = q2_image_barrier(image, err);
     if (rc < 0) {
         undo(image, &directory);
         forget_new(bitmaps);
