@@ -16,8 +16,7 @@ static int run(int argc, char **argv);
 
 const struct tool_command tool_command_amend = {
     .name = "amend",
-    .usage = "[-f FORMAT | --image-opts] [-q] [-p] [-t CACHE] [--force] -o OPTIONS FILE\n"
-             "    [--object OBJECT] [--secret-fd SECRET]",
+    .usage = "[-f FORMAT | --image-opts] [-q] [-p] [-t CACHE] [--force] -o OPTIONS FILE",
     .help = "change what an image is: version, refcounts, key slots",
     .run = run,
 };

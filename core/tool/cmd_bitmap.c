@@ -15,7 +15,7 @@ static int run(int argc, char **argv);
 const struct tool_command tool_command_bitmap = {
     .name = "bitmap",
     .usage = "(--add | --remove | --clear | --enable | --disable | --merge SOURCE)...\n"
-             "    [-f FORMAT | --image-opts] [-g GRANULARITY] [-b FILE [-F FORMAT]] FILE BITMAP",
+             "[-f FORMAT | --image-opts] [-g GRANULARITY] [-b FILE [-F FORMAT]] FILE BITMAP",
     .help = "add, remove, clear, switch or merge dirty bitmaps",
     .run = run,
 };

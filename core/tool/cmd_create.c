@@ -16,8 +16,7 @@ static int run(int argc, char **argv);
 
 const struct tool_command tool_command_create = {
     .name = "create",
-    .usage = "[-f FORMAT] [-q] [-o OPTIONS] [-b BACKING -F FORMAT] [-u]\n"
-             "    [--object OBJECT] [--secret-fd SECRET] FILE [SIZE]",
+    .usage = "[-f FORMAT] [-q] [-o OPTIONS] [-b BACKING -F FORMAT] [-u] FILE [SIZE]",
     .help = "make an image",
     .run = run,
 };

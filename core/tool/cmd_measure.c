@@ -17,7 +17,7 @@ static int run(int argc, char **argv);
 const struct tool_command tool_command_measure = {
     .name = "measure",
     .usage = "[--output=human|json] [-O FORMAT] [-o OPTIONS]\n"
-             "    (--size SIZE | [-f FORMAT | --image-opts] [-l SNAPSHOT] [-U] FILE)",
+             "(--size SIZE | [-f FORMAT | --image-opts] [-l SNAPSHOT] [-U] FILE)",
     .help = "say how much space an image would need",
     .run = run,
 };

@@ -16,7 +16,7 @@ static int run(int argc, char **argv);
 const struct tool_command tool_command_resize = {
     .name = "resize",
     .usage = "[-f FORMAT | --image-opts] [-q] [--preallocation=MODE] [--shrink]\n"
-             "    FILE [+ | -]SIZE",
+             "FILE [+ | -]SIZE",
     .help = "change the size of a disk",
     .run = run,
 };

@@ -16,7 +16,7 @@ static int run(int argc, char **argv);
 const struct tool_command tool_command_snapshot = {
     .name = "snapshot",
     .usage = "[-f FORMAT | --image-opts] [-q] [-U]\n"
-             "    [-l | -c NAME | -a SNAPSHOT | -d SNAPSHOT] FILE",
+             "[-l | -c NAME | -a SNAPSHOT | -d SNAPSHOT] FILE",
     .help = "list, take, apply or delete internal snapshots",
     .run = run,
 };

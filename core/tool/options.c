@@ -67,8 +67,12 @@ apply_cache(const char *option, const char *mode, const char **ret_mode)
 static void
 print_help(const struct tool_command *command)
 {
-    printf("Usage: qcow2-img %s %s\n\n%s. More: man qcow2-img\n", command->name, command->usage,
-           command->help);
+    printf("Usage: qcow2-img %s ", command->name);
+    for (const char *c = command->usage; *c; c++)
+        fputs(*c == '\n' ? "\n    " : (const char[]){*c, '\0'}, stdout);
+    printf("\n%c%s.\n\n", command->help[0] - 'a' + 'A', command->help + 1);
+    puts("Pass phrases are given with --object secret,id=NAME,file=PATH or with\n"
+         "--secret-fd id=NAME,fd=NUMBER, and used by NAME. More: man qcow2-img");
 }
 
 /* Returns 0 where the option was a common one, `option` where it is the command's. */

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The qcow2kit authors
 #
-# An installed tree works: the program, the man page, and the library through pkg-config, shared
+# An installed tree works: the programs, the man pages, and the library through pkg-config, shared
 # and static.
 #
 #   bash install.sh QCOW2_CHECK Q2_RECIPE BUILD_FOLDER COMPILER [FLAG...]
@@ -19,9 +19,12 @@ touch out err
 cmake --install "$build" --prefix "$scratch/prefix" > log 2>&1 || fail "$(tail -n 20 log)"
 check=$scratch/prefix/bin/qcow2-check
 run 2 damaged.qcow2
-[[ -s prefix/share/man/man1/qcow2-check.1 ]] || fail "no man page"
-[[ -s prefix/share/bash-completion/completions/qcow2-check ]] || fail "no completion for bash"
-[[ -s prefix/share/zsh/vendor-completions/_qcow2-check ]] || fail "no completion for zsh"
+"$scratch/prefix/bin/qcow2-img" info damaged.qcow2 > out 2> err || fail "qcow2-img does not work"
+for program in qcow2-check qcow2-img; do
+    [[ -s prefix/share/man/man1/$program.1 ]] || fail "no man page of $program"
+    [[ -s prefix/share/bash-completion/completions/$program ]] || fail "no completion for bash"
+    [[ -s prefix/share/zsh/vendor-completions/_$program ]] || fail "no completion for zsh"
+done
 
 PKG_CONFIG_PATH=$(dirname "$(find prefix -name qcow2kit.pc)")
 export PKG_CONFIG_PATH
