@@ -11,7 +11,7 @@ _qcow2_img_commands()
 # The options of a command: words of its usage that begin with a dash.
 _qcow2_img_options()
 {
-    "$1" "$2" --help 2> /dev/null | sed '/^$/q' | grep -oE -- '--?[A-Za-z][a-z-]*=?'
+    "$1" "$2" --help 2> /dev/null | sed 's/^Usage: [^ ]* [^ ]* //; /^$/q' | grep -oE -- '--?[A-Za-z][a-z-]*=?'
     echo "--help --object --secret-fd"
 }
 
