@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* The table of operations: a row for each thing that can be done to an image. */
+
+#include "tests/stress/ops.h"
+
+#include <string.h>
+
+const struct op ops[] = {
+    {"write", 30, op_write},
+    {"writev", 8, op_writev},
+    {"compressed", 8, op_compressed},
+    {"zero", 8, op_zero},
+    {"unmap", 6, op_unmap},
+    {"discard", 8, op_discard},
+    {"empty", 1, op_empty},
+    {"flush", 6, op_flush},
+    {"reopen", 4, op_reopen},
+    {"invalidate", 2, op_invalidate},
+    {"read", 10, op_read},
+    {"map", 4, op_map},
+    {"verify", 4, op_verify},
+};
+const unsigned op_count = sizeof ops / sizeof *ops;
+
+const struct op *
+op_find(const char *name)
+{
+    for (unsigned i = 0; i < op_count; i++)
+        if (strcmp(ops[i].name, name) == 0)
+            return &ops[i];
+    return NULL;
+}
+
+void
+step_choose(struct step *step, uint64_t *random)
+{
+    uint64_t total = 0;
+    for (unsigned i = 0; i < op_count; i++)
+        total += ops[i].weight;
+    uint64_t at = random_below(random, total);
+    const struct op *op = ops;
+    for (; at >= op->weight; op++)
+        at -= op->weight;
+    step->op = op;
+    for (unsigned i = 0; i < 4; i++)
+        step->arg[i] = next_random(random) >> 16;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* The operations, as the table has them. */
+
+#ifndef Q2_TESTS_STRESS_OPS_H
+#define Q2_TESTS_STRESS_OPS_H
+
+#include "tests/stress/model.h"
+
+bool op_write(struct run *run, const uint64_t *arg);
+bool op_writev(struct run *run, const uint64_t *arg);
+bool op_compressed(struct run *run, const uint64_t *arg);
+bool op_zero(struct run *run, const uint64_t *arg);
+bool op_unmap(struct run *run, const uint64_t *arg);
+bool op_discard(struct run *run, const uint64_t *arg);
+bool op_empty(struct run *run, const uint64_t *arg);
+bool op_flush(struct run *run, const uint64_t *arg);
+bool op_reopen(struct run *run, const uint64_t *arg);
+bool op_invalidate(struct run *run, const uint64_t *arg);
+bool op_read(struct run *run, const uint64_t *arg);
+bool op_map(struct run *run, const uint64_t *arg);
+bool op_verify(struct run *run, const uint64_t *arg);
+
+#endif

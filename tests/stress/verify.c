@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* What must hold after every step. */
+
+#include "checker/check.h"
+#include "core/format/problem.h"
+#include "tests/stress/stress.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool
+is_zero(const uint8_t *bytes, uint64_t length)
+{
+    return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
+}
+
+bool
+verify_content(struct run *run, struct q2_image *image, const struct state *state)
+{
+    struct q2_error err = {0};
+    if (q2_image_size(image) != state->size)
+        return fail(run, "the disk has %llu bytes instead of %llu",
+                    (unsigned long long)q2_image_size(image), (unsigned long long)state->size);
+    int rc = q2_image_read(image, 0, run->scratch, state->size, &err);
+    if (!succeeded(run, rc, &err, "read"))
+        return false;
+    for (uint64_t i = 0; i < state->size; i++)
+        if (run->scratch[i] != state->disk[i]) {
+            uint64_t end = i;
+            while (end < state->size && run->scratch[end] != state->disk[end])
+                end++;
+            return fail(run, "bytes %llu to %llu are wrong: 0x%02x instead of 0x%02x",
+                        (unsigned long long)i, (unsigned long long)end, run->scratch[i],
+                        state->disk[i]);
+        }
+    return true;
+}
+
+/* One extent against the content. */
+static bool
+check_extent(struct run *run, const struct q2_extent *extent, const char *what)
+{
+    const struct state *active = &run->model.active;
+    const uint8_t *bytes = active->disk + extent->offset;
+    struct q2_error err = {0};
+    unsigned long long offset = extent->offset, length = extent->length;
+    if (extent->zero && !is_zero(bytes, extent->length))
+        return fail(run, "%s says zeros where there are none: %llu+%llu", what, offset, length);
+    if (!extent->zero && !extent->data)
+        return fail(run, "%s says neither zero nor data: %llu+%llu", what, offset, length);
+    if (!extent->has_host || extent->compressed || extent->zero || run->params.crypt)
+        return true;
+    if (!extent->file)
+        return fail(run, "%s names no file for a host offset: %llu", what, offset);
+    int rc = q2_file_read_padded((struct q2_file *)(uintptr_t)extent->file, extent->host,
+                                 run->scratch, extent->length, &err);
+    if (!succeeded(run, rc, &err, "read at the host offset"))
+        return false;
+    return memcmp(run->scratch, bytes, extent->length) == 0 ||
+           fail(run, "%s says %llu+%llu is at host %llu, which it is not", what, offset, length,
+                (unsigned long long)extent->host);
+}
+
+bool
+verify_map(struct run *run, uint64_t from)
+{
+    struct q2_error err = {0};
+    uint64_t size = run->model.active.size;
+    for (uint64_t at = from; at < size;) {
+        struct q2_extent all = {0}, own = {0};
+        int rc = q2_image_map(run->image, at, size - at, &all, &err);
+        if (!succeeded(run, rc, &err, "map"))
+            return false;
+        rc = q2_image_map_own(run->image, at, size - at, &own, &err);
+        if (!succeeded(run, rc, &err, "map_own"))
+            return false;
+        if (all.offset != at || own.offset != at || all.length == 0 || own.length == 0 ||
+            all.length > size - at || own.length > size - at)
+            return fail(run, "the map at %llu is %llu+%llu, own %llu+%llu", (unsigned long long)at,
+                        (unsigned long long)all.offset, (unsigned long long)all.length,
+                        (unsigned long long)own.offset, (unsigned long long)own.length);
+        if (!check_extent(run, &all, "map") || (own.present && !check_extent(run, &own, "map_own")))
+            return false;
+        if (own.present && all.depth != 0)
+            return fail(run, "the map says depth %u at %llu, which the image itself has", all.depth,
+                        (unsigned long long)at);
+        at += all.length;
+    }
+    return true;
+}
+
+bool
+verify_clean(struct run *run, const char *when)
+{
+    struct q2_error err = {0};
+    struct q2_check *check = NULL;
+    struct q2_check_options options = {.threads = 1, .deep = true};
+    int rc = q2_check_run(world_find(&run->world, "image")->base, &options, &check, &err);
+    if (!succeeded(run, rc, &err, "check"))
+        return false;
+    if (q2_check_exit(check) != Q2_EXIT_CLEAN || q2_check_finding_count(check) > 0) {
+        const struct q2_finding *finding = q2_check_finding(check, 0);
+        fail(run, "%s: exit %d, %zu findings, the first: %s, %s", when, (int)q2_check_exit(check),
+             q2_check_finding_count(check), q2_problem_id(finding->problem),
+             finding->detail ? finding->detail : "");
+    }
+    q2_check_free(check);
+    return !run->failed;
+}
+
+bool
+verify_open(struct run *run)
+{
+    return verify_content(run, run->image, &run->model.active) && verify_map(run, 0);
+}
