@@ -351,6 +351,7 @@ static int
 switch_table(struct q2_image *image, struct q2_snapshots *snapshots, struct q2_error *err)
 {
     uint64_t offset = 0;
+    snapshots->length = q2_snapshots_length(snapshots);
     int rc = snapshots->count ? write_table(image, snapshots, &offset, err) : 0;
     if (rc == 0)
         rc = q2_image_barrier(image, err);
