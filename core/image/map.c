@@ -170,8 +170,8 @@ q2_l2_entry_at(struct q2_image *image, const uint8_t *bytes, uint64_t index, uin
         uint64_t table = q2_entry_offset(image->l1[l1_index(image, guest)]);
         q2_strict_init(&strict, image->file->name);
         q2_l2_entry_validate(&image->geometry, &entry,
-                             table + l2_index(image, guest) * image->geometry.l2_entry_size, guest,
-                             &strict.sink);
+                             table + l2_index(image, guest) * image->geometry.l2_entry_size,
+                             guest & ~(image->geometry.cluster_size - 1), &strict.sink);
         int rc = q2_strict_result(&strict, err);
         if (rc < 0)
             return rc;
