@@ -283,6 +283,10 @@ int q2_guest_write(struct q2_image *image, uint64_t guest, const struct iovec *i
  * backing file. Under `lock`, for those who hold the range exclusively. */
 int q2_unmap(struct q2_image *image, uint64_t start, uint64_t end, bool full, struct q2_error *err);
 
+/* Let go of L1 entry `index`, its L2 table and all that this leads to. Under `lock`; the exclusive
+ * image. */
+int q2_l1_drop(struct q2_image *image, uint64_t index, struct q2_error *err);
+
 /* A stretch of guest bytes that are mapped alike and contiguously. Subclusters count as clusters of
  * their own. */
 struct q2_run {

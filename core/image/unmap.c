@@ -297,9 +297,8 @@ q2_image_discard(struct q2_image *image, uint64_t offset, uint64_t length, struc
     return rc;
 }
 
-/* One L1 entry, its L2 table and all that this leads to. */
-static int
-empty_table(struct q2_image *image, uint64_t index, struct q2_error *err)
+int
+q2_l1_drop(struct q2_image *image, uint64_t index, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &image->geometry;
     uint64_t reach = q2_l2_reach(geometry), guest = index * reach;
@@ -335,7 +334,7 @@ q2_image_make_empty(struct q2_image *image, struct q2_error *err)
         return rc;
     uint64_t tables = q2_l1_entries_for(&image->geometry, image->size);
     for (uint64_t i = 0; rc == 0 && i < tables && i < image->header.l1_size; i++)
-        rc = empty_table(image, i, err);
+        rc = q2_l1_drop(image, i, err);
     q2_bitmaps_mark(image, 0, image->size);
     if (rc == 0)
         rc = q2_image_settle(image, err);
