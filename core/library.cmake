@@ -12,7 +12,7 @@ foreach(kind SHARED STATIC)
   set_target_properties(${target} PROPERTIES OUTPUT_NAME qcow2kit LINKER_LANGUAGE C
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
   target_link_libraries(${target} PRIVATE q2_flags Threads::Threads PkgConfig::ZSTD PkgConfig::DEFLATE
-    ZLIB::ZLIB OpenSSL::Crypto PkgConfig::JSONC)
+    OpenSSL::Crypto PkgConfig::JSONC)
 endforeach()
 install(TARGETS qcow2kit_shared qcow2kit_static)
 
