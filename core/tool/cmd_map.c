@@ -94,6 +94,21 @@ is_preallocated(struct q2_image *image)
     return size / cluster_size > enough;
 }
 
+/* Cut the extent where its file ends; what is behind the end reads as zeros. */
+static bool
+look_for_end(struct q2_extent *extent, struct q2_file *file, uint64_t *ret_size)
+{
+    uint64_t size;
+    if (q2_file_size(file, &size, NULL) < 0)
+        return false;
+    if (extent->host >= size)
+        extent->zero = true;
+    else if (extent->length > size - extent->host)
+        extent->length = size - extent->host;
+    *ret_size = size;
+    return extent->host < size;
+}
+
 /* Cut the extent where a hole of the file begins or ends, and say of holes that they are zero. */
 static void
 look_for_holes(struct q2_disk *disk, struct q2_extent *extent)
@@ -104,16 +119,15 @@ look_for_holes(struct q2_disk *disk, struct q2_extent *extent)
         return;
     for (unsigned i = 0; disk && i < extent->depth; i++)
         disk = q2_disk_backing(disk);
-    if (!disk || !q2_disk_image(disk) || !is_preallocated(q2_disk_image(disk)))
-        return;
-    struct q2_file *file = q2_image_data(q2_disk_image(disk));
-    if (q2_file_size(file, &size, NULL) < 0)
-        return;
-    if (extent->host >= size) {
-        extent->zero = true;
-    } else if (q2_file_extent(file, extent->host, &data, &end, NULL) == 0) {
+    struct q2_image *image = disk ? q2_disk_image(disk) : NULL;
+    if (disk && !image) {
+        /* A raw file need not end with a sector. */
+        extent->data = look_for_end(extent, q2_disk_file(disk), &size);
+    } else if (image && is_preallocated(image) &&
+               look_for_end(extent, q2_image_data(image), &size) &&
+               q2_file_extent(q2_image_data(image), extent->host, &data, &end, NULL) == 0) {
         extent->zero = !data;
-        if (end - extent->host < extent->length && (data || end < size))
+        if (end - extent->host < extent->length)
             extent->length = end - extent->host;
     }
 }

@@ -65,7 +65,6 @@ for name in plain old wide extended data reserved over top over-raw empty folder
     done
     look 0 check $name.qcow2
     look 0 snapshot -l $name.qcow2
-    look 0 snapshot $name.qcow2
 done
 for name in plain old reserved; do
     look 0 map $name.qcow2
