@@ -26,9 +26,12 @@ static int
 parse(int argc, char **argv, struct settings *settings)
 {
     static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},   {"operations", required_argument, NULL, 'o'},
-        {"steps", required_argument, NULL, 'n'},  {"script", required_argument, NULL, 'r'},
-        {"forever", no_argument, NULL, 'f'},      {"peer", required_argument, NULL, 'p'},
+        {"seed", required_argument, NULL, 's'},
+        {"operations", required_argument, NULL, 'o'},
+        {"steps", required_argument, NULL, 'n'},
+        {"script", required_argument, NULL, 'r'},
+        {"forever", no_argument, NULL, 'f'},
+        {"peer", required_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {

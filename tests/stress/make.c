@@ -3,24 +3,21 @@
 
 /* Making the image of a run, and what is below it. */
 
-#include "core/image/disk.h"
-#include "corpus/recipe/recipe.h"
 #include "tests/stress/make.h"
+#include "core/codec/secret.h"
+#include "core/image/create.h"
+#include "core/image/disk.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static bool
-build(struct run *run, const char *name, const char *text)
+format(struct run *run, const char *name, struct q2_file *data,
+       const struct q2_create_options *options)
 {
     struct q2_error err = {0};
-    struct q2_recipe *recipe = NULL;
-    struct q2_recipe_target target = {.image = world_add(&run->world, name)->base};
-    int rc = q2_recipe_parse(name, text, strlen(text), &recipe, &err);
-    if (rc == 0)
-        rc = q2_recipe_build(recipe, &target, &err);
-    q2_recipe_free(recipe);
-    return succeeded(run, rc, &err, name);
+    struct slot *slot = world_add(&run->world, name);
+    return succeeded(run, q2_image_format(slot->base, data, options, &err), &err, name);
 }
 
 /* ---- below ---- */
@@ -75,37 +72,47 @@ bool
 make_below(struct run *run)
 {
     uint64_t random = run->params.seed, size = run->params.below_size;
-    char text[256];
     unsigned bits = 9 + (unsigned)random_below(&random, 5);
+    bool chain = run->params.below == BELOW_CHAIN;
+    struct q2_create_options options = {.size = size,
+                                        .cluster_size = UINT64_C(1) << bits,
+                                        .backing_file = chain ? "bottom" : NULL,
+                                        .backing_format = chain ? "raw" : NULL};
     if (run->params.below == BELOW_NONE)
         return true;
     if (run->params.below == BELOW_RAW)
         return make_raw(run, "below", &random);
-    snprintf(text, sizeof text, "size %llu\ncluster-size %u\n%s", (unsigned long long)size,
-             1U << bits,
-             run->params.below == BELOW_CHAIN ? "backing \"bottom\" format raw\n" : "");
-    return (run->params.below != BELOW_CHAIN || make_raw(run, "bottom", &random)) &&
-           build(run, "below", text) &&
+    return (!chain || make_raw(run, "bottom", &random)) && format(run, "below", NULL, &options) &&
            write_below(run, "below", Q2_DISK_QCOW2, size, bits, &random);
 }
+
+/* ---- the image ---- */
 
 bool
 make_image(struct run *run)
 {
     const struct params *p = &run->params;
-    char text[512];
-    snprintf(text, sizeof text,
-             "size %llu\nversion %u\ncluster-size %llu\nrefcount-bits %u\n%s%s%s%s%s",
-             (unsigned long long)p->size, p->version, 1ULL << p->cluster_bits, p->refcount_bits,
-             p->zstd ? "compression zstd\n" : "", p->extended ? "extended-l2\n" : "",
-             p->lazy ? "lazy-refcounts\n" : "",
-             p->data_file == DATA_FILE_RAW ? "data-file data raw\n"
-             : p->data_file                ? "data-file data\n"
-                                           : "",
-             p->below == BELOW_NONE  ? ""
-             : p->below == BELOW_RAW ? "backing \"below\" format raw\n"
-                                     : "backing \"below\" format qcow2\n");
-    if (p->data_file && !world_add(&run->world, "data"))
-        return fail(run, "no data file");
-    return build(run, "image", text);
+    struct slot *data = p->data_file ? world_add(&run->world, "data") : NULL;
+    struct q2_secret secret = run_secret(0);
+    struct q2_create_options options = {
+        .size = p->size,
+        .version = p->version,
+        .cluster_size = UINT64_C(1) << p->cluster_bits,
+        .refcount_bits = p->refcount_bits,
+        .compression = p->zstd ? Q2_COMPRESSION_ZSTD : Q2_COMPRESSION_ZLIB,
+        .flags = (p->lazy ? Q2_CREATE_LAZY_REFCOUNTS : 0) |
+                 (p->extended ? Q2_CREATE_EXTENDED_L2 : 0) |
+                 (p->data_file == DATA_FILE_RAW ? Q2_CREATE_RAW_DATA_FILE : 0),
+        .preallocation = (enum q2_preallocation)p->preallocation,
+        .backing_file = p->below ? "below" : NULL,
+        .backing_format = p->below == BELOW_RAW ? "raw"
+                          : p->below            ? "qcow2"
+                                                : NULL,
+        .data_file = data ? "data" : NULL,
+        .crypt = (enum q2_crypt_method)p->crypt,
+        .secret = p->crypt ? &secret : NULL,
+        .cipher_name = "aes-128",
+        .iterations = 1000,
+    };
+    return format(run, "image", data ? data->base : NULL, &options);
 }

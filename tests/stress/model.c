@@ -108,7 +108,20 @@ model_empty(struct model *model, const struct params *params)
 void
 model_resize(struct model *model, uint64_t size)
 {
-    if (size < model->active.size)
-        memset(model->active.disk + size, 0, model->active.size - size);
+    uint64_t was = model->active.size;
+    if (size < was)
+        memset(model->active.disk + size, 0, was - size);
+    /* Whether what is new counts as changed is nowhere said. */
+    for (unsigned b = 0; b < model->bitmap_count; b++) {
+        struct dirt *dirt = &model->bitmaps[b];
+        uint64_t end = (size + 511) / 512;
+        if (size > was)
+            memset(dirt->may + was / 512, 1, end - was / 512);
+        else
+            memset(dirt->must + end, 0, (was + 511) / 512 - end);
+    }
+    /* VM state begins behind the disk, and does not survive that it ends elsewhere. */
+    if (size != was)
+        memset(model->active.vm, 0, VM_MAX);
     model->active.size = size;
 }

@@ -20,6 +20,20 @@ bool op_reopen(struct run *run, const uint64_t *arg);
 bool op_invalidate(struct run *run, const uint64_t *arg);
 bool op_read(struct run *run, const uint64_t *arg);
 bool op_map(struct run *run, const uint64_t *arg);
+bool op_snapshot(struct run *run, const uint64_t *arg);
+bool op_goto(struct run *run, const uint64_t *arg);
+bool op_delete(struct run *run, const uint64_t *arg);
+bool op_load(struct run *run, const uint64_t *arg);
+bool op_vm_write(struct run *run, const uint64_t *arg);
+bool op_vm_read(struct run *run, const uint64_t *arg);
+bool op_vm_discard(struct run *run, const uint64_t *arg);
+bool op_resize(struct run *run, const uint64_t *arg);
+bool op_bitmap_add(struct run *run, const uint64_t *arg);
+bool op_bitmap_remove(struct run *run, const uint64_t *arg);
+bool op_bitmap_clear(struct run *run, const uint64_t *arg);
+bool op_bitmap_enable(struct run *run, const uint64_t *arg);
+bool op_bitmap_merge(struct run *run, const uint64_t *arg);
+bool op_bitmap_look(struct run *run, const uint64_t *arg);
 bool op_verify(struct run *run, const uint64_t *arg);
 
 #endif

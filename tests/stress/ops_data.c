@@ -135,7 +135,7 @@ op_discard(struct run *run, const uint64_t *arg)
     int rc = q2_image_discard(run->image, range.offset, range.length, &err);
     end = end == size ? end : end / unit * unit;
     model_touch(&run->model, range.offset, range.length);
-    if (start < end && (run->params.version >= 3 || !run->params.below))
+    if (start < end && (q2_image_header(run->image)->version >= 3 || !run->params.below))
         model_zero(&run->model, start, end - start);
     return succeeded(run, rc, &err, "discard");
 }
@@ -158,7 +158,8 @@ op_flush(struct run *run, const uint64_t *arg)
     if (!succeeded(run, rc, &err, "flush"))
         return false;
     /* Lazy refcounts are behind while the image is open. */
-    return arg[0] % 4 != 0 || run->params.lazy || verify_clean(run, "after a flush");
+    bool lazy = q2_image_header(run->image)->compatible_features & Q2_COMPATIBLE_LAZY_REFCOUNTS;
+    return arg[0] % 4 != 0 || lazy || verify_clean(run, "after a flush");
 }
 
 bool

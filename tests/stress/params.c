@@ -24,6 +24,7 @@ static const struct field {
     {"data-file", offsetof(struct params, data_file), false},
     {"below", offsetof(struct params, below), false},
     {"crypt", offsetof(struct params, crypt), false},
+    {"preallocation", offsetof(struct params, preallocation), false},
     {"caches", offsetof(struct params, caches), false},
     {"discard", offsetof(struct params, discard), false},
     {"size", offsetof(struct params, size), true},
@@ -65,6 +66,10 @@ params_choose(struct params *params, uint64_t *random)
     p.cluster_bits = choose_cluster_bits(random, p.extended);
     if (p.data_file != DATA_FILE_RAW && chance(random, 2))
         p.below = (unsigned)random_below(random, 3) + 1;
+    if (!p.data_file && chance(random, 8))
+        p.crypt = chance(random, 2) ? Q2_CRYPT_LUKS : Q2_CRYPT_AES;
+    if (!p.below && chance(random, 8))
+        p.preallocation = (unsigned)random_below(random, 4);
     if (chance(random, 3))
         p.caches = 9 + (unsigned)random_below(random, 6);
     p.discard = chance(random, 3);

@@ -38,6 +38,13 @@ say(const struct run *run, const char *format, ...)
     va_end(args);
 }
 
+struct q2_secret
+run_secret(unsigned number)
+{
+    static char texts[3][8] = {"first", "second", "third"};
+    return (struct q2_secret){.bytes = (uint8_t *)texts[number], .length = strlen(texts[number])};
+}
+
 struct q2_image_options
 run_options(struct run *run, unsigned flags)
 {
@@ -45,6 +52,7 @@ run_options(struct run *run, unsigned flags)
     return (struct q2_image_options){
         .flags = flags | (run->params.discard ? Q2_IMAGE_DISCARD : 0),
         .format = Q2_DISK_QCOW2,
+        .secret = run->params.crypt ? &run->secret : NULL,
         .l2_cache_bytes = cache,
         .refcount_cache_bytes = cache,
         .open_file = world_open,
@@ -73,6 +81,7 @@ bool
 run_begin(struct run *run, const struct params *params)
 {
     run->params = *params;
+    run->secret = run_secret(0);
     run->scratch = calloc(1, params->most);
     if (!run->scratch || !model_init(&run->model, params))
         return fail(run, "no memory for the model");

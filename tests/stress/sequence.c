@@ -126,8 +126,8 @@ static void
 simplify(struct sequence *sequence, const char *folder)
 {
     struct params *p = &sequence->params;
-    unsigned *const all[] = {&p->lazy,    &p->zstd,   &p->extended, &p->data_file,
-                             &p->discard, &p->caches, &p->below,    &p->crypt};
+    unsigned *const all[] = {&p->lazy,   &p->zstd,  &p->extended, &p->data_file,    &p->discard,
+                             &p->caches, &p->below, &p->crypt,    &p->preallocation};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
         unsigned was = *all[i];
         if (was == 0)

@@ -11,6 +11,7 @@
 #ifndef Q2_TESTS_STRESS_H
 #define Q2_TESTS_STRESS_H
 
+#include "core/codec/secret.h"
 #include "core/image/image.h"
 #include "core/io/file.h"
 
@@ -32,9 +33,9 @@ enum { DATA_FILE_NONE, DATA_FILE, DATA_FILE_RAW };
 
 struct params {
     unsigned version, cluster_bits, refcount_bits;
-    unsigned lazy, zstd, extended, data_file, below, crypt;
-    unsigned caches;  /* log2 of the bytes of both; 0: as large as they like */
-    unsigned discard; /* Q2_IMAGE_DISCARD */
+    unsigned lazy, zstd, extended, data_file, below, crypt, preallocation;
+    unsigned caches;                 /* log2 of the bytes of both; 0: as large as they like */
+    unsigned discard;                /* Q2_IMAGE_DISCARD */
     uint64_t size, below_size, most; /* bytes; the disk never gets larger than `most` */
     uint64_t seed;                   /* of what is below */
 };
@@ -107,8 +108,9 @@ struct run {
     struct params params;
     struct world world;
     struct model model;
-    struct q2_image *image; /* NULL: closed */
-    uint8_t *scratch;       /* params.most bytes */
+    struct q2_image *image;  /* NULL: closed */
+    struct q2_secret secret; /* that opens it */
+    uint8_t *scratch;        /* params.most bytes */
     bool verbose, failed;
     char message[1024];
 };
@@ -139,6 +141,8 @@ void say(const struct run *run, const char *format, ...) __attribute__((format(p
 bool run_begin(struct run *run, const struct params *params);
 void run_end(struct run *run);
 bool run_step(struct run *run, const struct step *step);
+/* Pass phrase 0 to 2; the bytes are static. */
+struct q2_secret run_secret(unsigned number);
 /* Options to open the image with, as the parameters have it. */
 struct q2_image_options run_options(struct run *run, unsigned flags);
 bool run_open(struct run *run, unsigned flags);
