@@ -117,6 +117,8 @@ make(struct create *create)
 {
     struct tool_target target;
     struct q2_error err = {0};
+    if (!tool_create_keys_check(create->name, create->format, &create->pairs))
+        return TOOL_FAILED;
     if (!fold(create, "backing_file", create->backing) ||
         !fold(create, "backing_fmt", create->backing_format) || !settle_size(create) ||
         !settle_backing(create))

@@ -30,23 +30,6 @@ get(const struct reader *reader, const char *key)
 /* ---- values ---- */
 
 static bool
-keys_are_known(const struct reader *reader)
-{
-    unsigned where =
-        reader->target.format == Q2_DISK_QCOW2 ? TOOL_OPTION_OF_QCOW2 : TOOL_OPTION_OF_RAW;
-    for (size_t i = 0; i < reader->pairs->count; i++) {
-        const char *key = reader->pairs->pairs[i].key;
-        const struct tool_create_option *option = tool_create_option_find(key);
-        if (option && option->where & where)
-            continue;
-        tool_say("%s: an image of format %s has no option '%s'", reader->name,
-                 q2_disk_format_name(reader->target.format), key);
-        return false;
-    }
-    return true;
-}
-
-static bool
 read_flag(const struct reader *reader, const char *key, bool *ret_value)
 {
     const char *text = get(reader, key);
@@ -200,7 +183,8 @@ tool_target_init(struct tool_target *target, const char *name, const char *forma
     struct reader reader = {name, pairs, secrets, {.format = Q2_DISK_RAW}};
     if (format && !tool_format_find(format, &reader.target.format))
         return false;
-    if (!keys_are_known(&reader) || !read_sizes(&reader) || !read_words(&reader))
+    if (!tool_create_keys_check(name, reader.target.format, pairs) || !read_sizes(&reader) ||
+        !read_words(&reader))
         return false;
     struct q2_create_options *options = &reader.target.options;
     if (reader.target.format == Q2_DISK_RAW) {

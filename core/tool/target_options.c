@@ -68,6 +68,20 @@ tool_create_option_find(const char *key)
     return first;
 }
 
+bool
+tool_create_keys_check(const char *name, enum q2_disk_format format, const struct tool_pairs *pairs)
+{
+    for (size_t i = 0; i < pairs->count; i++) {
+        const struct tool_create_option *option = tool_create_option_find(pairs->pairs[i].key);
+        if (option && option->where & (format == Q2_DISK_QCOW2 ? Q : R))
+            continue;
+        tool_say("%s: an image of format %s has no option '%s'", name, q2_disk_format_name(format),
+                 pairs->pairs[i].key);
+        return false;
+    }
+    return true;
+}
+
 static int
 compare_keys(const void *left, const void *right)
 {

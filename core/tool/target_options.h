@@ -25,6 +25,10 @@ struct tool_create_option {
 /* NULL: there is none. */
 const struct tool_create_option *tool_create_option_find(const char *key);
 
+/* Whether an image of the format has all these options; otherwise says which one it lacks. */
+bool tool_create_keys_check(const char *name, enum q2_disk_format format,
+                            const struct tool_pairs *pairs);
+
 /* List those of `where`, as `-o help` does. */
 void tool_create_option_list(unsigned where);
 
