@@ -38,7 +38,8 @@ struct state {
     const struct options *options;
     struct q2_disk *disks[2];
     char **names;
-    uint64_t total; /* bytes: of the larger one */
+    uint64_t total;  /* bytes: of the larger one */
+    uint64_t common; /* bytes: of the smaller one */
     uint64_t next;
     struct worker *workers;
     struct tool_progress *progress;
@@ -180,6 +181,14 @@ compare_piece(void *data, unsigned number, const struct q2_piece *piece, struct 
     return 0;
 }
 
+/* Said when the end of the smaller one is reached. */
+static void
+warn_of_sizes(const struct state *state)
+{
+    if (state->common < state->total && !state->options->common.quiet)
+        puts("Warning: Image size mismatch!");
+}
+
 static int
 tell_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_error *err)
 {
@@ -188,6 +197,8 @@ tell_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_
     const struct state *state = data;
     const struct worker *worker = &state->workers[number];
     bool quiet = state->options->common.quiet;
+    if (worker->status == DIFFERENT && worker->offset >= state->common)
+        warn_of_sizes(state);
     if (worker->status > DIFFERENT)
         tool_fail(NULL, &worker->err);
     else if (worker->status == DIFFERENT && worker->mapped && !quiet)
@@ -204,8 +215,9 @@ compare_sizes(struct state *state)
     uint64_t a = q2_disk_size(state->disks[0]), b = q2_disk_size(state->disks[1]);
     bool strict = state->options->strict;
     state->total = q2_max(a, b);
-    if (a != b && !state->options->common.quiet)
-        puts(strict ? "Strict mode: Image size mismatch!" : "Warning: Image size mismatch!");
+    state->common = q2_min(a, b);
+    if (a != b && strict && !state->options->common.quiet)
+        puts("Strict mode: Image size mismatch!");
     return a == b || !strict;
 }
 
@@ -248,6 +260,7 @@ compare_opened(struct state *state)
     int status = compare_sizes(state) ? compare_disks(state) : DIFFERENT;
     if (status == SAME) {
         tool_progress_update(&progress, 1, 1);
+        warn_of_sizes(state);
         if (!common->quiet)
             puts("Images are identical.");
     }

@@ -94,11 +94,12 @@ read_piece(void *data, unsigned number, const struct q2_piece *piece, struct q2_
     return rc;
 }
 
+/* Version 2 cannot say "zeros" in a way that outlives the old backing file: it has none below. */
 static int
 keep(const struct state *state, uint64_t offset, const uint8_t *bytes, size_t length,
      struct q2_error *err)
 {
-    return q2_is_zero(bytes, length)
+    return q2_image_header(state->image)->version >= 3 && q2_is_zero(bytes, length)
                ? q2_image_zero(state->image, offset, length, Q2_ZERO_UNMAP, err)
                : q2_image_write(state->image, offset, bytes, length, err);
 }
