@@ -93,10 +93,11 @@ measure_bitmaps(struct q2_image *image, uint64_t cluster_size, uint64_t *ret_byt
 
 /* ---- measuring ---- */
 
+/* How much of a copy its backing file would have is not known. */
 static bool
-has_all_allocated(const struct q2_create_options *options)
+has_all_allocated(const struct q2_create_options *options, const struct q2_disk *disk)
 {
-    return options->backing_file || options->preallocation == Q2_PREALLOCATION_FALLOC ||
+    return (disk && options->backing_file) || options->preallocation == Q2_PREALLOCATION_FALLOC ||
            options->preallocation == Q2_PREALLOCATION_FULL;
 }
 
@@ -113,7 +114,7 @@ measure_target(const struct tool_target *target, struct q2_disk *disk, struct re
         result->required = result->fully_allocated = options->size;
         return 0;
     }
-    if (has_all_allocated(options))
+    if (has_all_allocated(options, disk))
         allocated = round_up(options->size, cluster_size);
     else if (disk)
         rc = count_data(disk, cluster_size, &allocated, err);
