@@ -143,17 +143,42 @@ world_destroy(struct world *world)
     world->count = 0;
 }
 
-/* ---- onto the disk ---- */
+/* ---- content ---- */
+
+static uint8_t *
+content(struct q2_file *file, uint64_t *ret_size)
+{
+    uint64_t size = 0;
+    if (q2_file_size(file, &size, NULL) < 0)
+        return NULL;
+    uint8_t *bytes = malloc(size + 1);
+    if (bytes && q2_file_read(file, 0, bytes, size, NULL) < 0) {
+        free(bytes);
+        return NULL;
+    }
+    *ret_size = size;
+    return bytes;
+}
+
+bool
+file_copy(struct q2_file *from, struct q2_file *to)
+{
+    uint64_t size = 0;
+    uint8_t *bytes = content(from, &size);
+    bool fine = bytes && q2_file_truncate(to, 0, NULL) == 0 &&
+                q2_file_truncate(to, size, NULL) == 0 &&
+                q2_file_write(to, 0, bytes, size, NULL) == 0;
+    free(bytes);
+    return fine;
+}
 
 static bool
 dump(struct q2_file *file, const char *path)
 {
     uint64_t size = 0;
-    bool fine = q2_file_size(file, &size, NULL) == 0;
-    uint8_t *bytes = malloc(size + 1);
+    uint8_t *bytes = content(file, &size);
     FILE *out = fopen(path, "wb");
-    fine = fine && bytes && out && q2_file_read(file, 0, bytes, size, NULL) == 0 &&
-           fwrite(bytes, 1, size, out) == size;
+    bool fine = bytes && out && fwrite(bytes, 1, size, out) == size;
     if (out)
         fine = fclose(out) == 0 && fine;
     free(bytes);

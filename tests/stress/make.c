@@ -68,22 +68,31 @@ make_raw(struct run *run, const char *name, uint64_t *random)
            write_below(run, name, Q2_DISK_RAW, size, 0, random);
 }
 
+/* The same under another name. */
+static bool
+make_twin(struct run *run)
+{
+    struct slot *from = world_find(&run->world, "below"), *to = world_add(&run->world, "twin");
+    return to && file_copy(from->base, to->base);
+}
+
 bool
 make_below(struct run *run)
 {
-    uint64_t random = run->params.seed, size = run->params.below_size;
+    const struct params *p = &run->params;
+    uint64_t random = p->seed;
     unsigned bits = 9 + (unsigned)random_below(&random, 5);
-    bool chain = run->params.below == BELOW_CHAIN;
-    struct q2_create_options options = {.size = size,
+    bool chain = p->below == BELOW_CHAIN;
+    struct q2_create_options options = {.size = p->below_size,
                                         .cluster_size = UINT64_C(1) << bits,
                                         .backing_file = chain ? "bottom" : NULL,
                                         .backing_format = chain ? "raw" : NULL};
-    if (run->params.below == BELOW_NONE)
+    if (p->below == BELOW_NONE)
         return true;
-    if (run->params.below == BELOW_RAW)
-        return make_raw(run, "below", &random);
+    if (p->below == BELOW_RAW)
+        return make_raw(run, "below", &random) && make_twin(run);
     return (!chain || make_raw(run, "bottom", &random)) && format(run, "below", NULL, &options) &&
-           write_below(run, "below", Q2_DISK_QCOW2, size, bits, &random);
+           write_below(run, "below", Q2_DISK_QCOW2, p->below_size, bits, &random) && make_twin(run);
 }
 
 /* ---- the image ---- */

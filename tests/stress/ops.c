@@ -34,6 +34,12 @@ const struct op ops[] = {
     {"bitmap-enable", 2, op_bitmap_enable},
     {"bitmap-merge", 1, op_bitmap_merge},
     {"bitmap-look", 4, op_bitmap_look},
+    {"version", 1, op_version},
+    {"width", 1, op_width},
+    {"lazy", 1, op_lazy},
+    {"rebase", 1, op_rebase},
+    {"key-add", 1, op_key_add},
+    {"key-remove", 1, op_key_remove},
     {"verify", 4, op_verify},
 };
 const unsigned op_count = sizeof ops / sizeof *ops;

@@ -34,6 +34,12 @@ bool op_bitmap_clear(struct run *run, const uint64_t *arg);
 bool op_bitmap_enable(struct run *run, const uint64_t *arg);
 bool op_bitmap_merge(struct run *run, const uint64_t *arg);
 bool op_bitmap_look(struct run *run, const uint64_t *arg);
+bool op_version(struct run *run, const uint64_t *arg);
+bool op_width(struct run *run, const uint64_t *arg);
+bool op_lazy(struct run *run, const uint64_t *arg);
+bool op_rebase(struct run *run, const uint64_t *arg);
+bool op_key_add(struct run *run, const uint64_t *arg);
+bool op_key_remove(struct run *run, const uint64_t *arg);
 bool op_verify(struct run *run, const uint64_t *arg);
 
 #endif

@@ -56,6 +56,21 @@ used_vm(const struct state *state)
     return used;
 }
 
+/* The checker mentions names that occur twice. */
+static void
+choose_name(const struct model *model, uint64_t number, char *name)
+{
+    for (unsigned i = 0; i <= model->snapshot_count;) {
+        snprintf(name, NAME_SIZE, "s%llu", (unsigned long long)number);
+        for (i = 0; i < model->snapshot_count; i++)
+            if (strcmp(model->snapshots[i].name, name) == 0)
+                break;
+        if (i == model->snapshot_count)
+            return;
+        number++;
+    }
+}
+
 bool
 op_snapshot(struct run *run, const uint64_t *arg)
 {
@@ -65,7 +80,7 @@ op_snapshot(struct run *run, const uint64_t *arg)
     struct q2_snapshot_options options = {.name = name, .date_seconds = 1};
     if (model->snapshot_count == MAX_SNAPSHOTS)
         return true;
-    snprintf(name, sizeof name, "s%llu", (unsigned long long)(arg[0] % 1000));
+    choose_name(model, arg[0] % 1000, name);
     options.vm_state_size = arg[1] % 2 ? used_vm(&model->active) : 0;
     say(run, " %s %llu", name, (unsigned long long)options.vm_state_size);
     int rc = q2_snapshot_create(run->image, &options, &err);

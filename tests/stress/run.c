@@ -41,7 +41,7 @@ say(const struct run *run, const char *format, ...)
 struct q2_secret
 run_secret(unsigned number)
 {
-    static char texts[3][8] = {"first", "second", "third"};
+    static char texts[SECRETS][8] = {"first", "second", "third"};
     return (struct q2_secret){.bytes = (uint8_t *)texts[number], .length = strlen(texts[number])};
 }
 
@@ -82,6 +82,7 @@ run_begin(struct run *run, const struct params *params)
 {
     run->params = *params;
     run->secret = run_secret(0);
+    run->keys = 1;
     run->scratch = calloc(1, params->most);
     if (!run->scratch || !model_init(&run->model, params))
         return fail(run, "no memory for the model");

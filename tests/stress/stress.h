@@ -65,6 +65,8 @@ struct slot *world_add(struct world *world, const char *name);
 /* The callback of struct q2_image_options; `data` is the world. */
 int world_open(void *data, const char *name, unsigned flags, struct q2_file **ret_file,
                struct q2_error *err);
+/* Make the content of one file that of the other. */
+bool file_copy(struct q2_file *from, struct q2_file *to);
 void world_destroy(struct world *world);
 /* Write all files into a folder of the system. */
 bool world_dump(const struct world *world, const char *folder);
@@ -110,6 +112,7 @@ struct run {
     struct model model;
     struct q2_image *image;  /* NULL: closed */
     struct q2_secret secret; /* that opens it */
+    unsigned keys;           /* bit n: pass phrase n opens it too */
     uint8_t *scratch;        /* params.most bytes */
     bool verbose, failed;
     char message[1024];
@@ -141,7 +144,8 @@ void say(const struct run *run, const char *format, ...) __attribute__((format(p
 bool run_begin(struct run *run, const struct params *params);
 void run_end(struct run *run);
 bool run_step(struct run *run, const struct step *step);
-/* Pass phrase 0 to 2; the bytes are static. */
+enum { SECRETS = 3 };
+/* Pass phrase `number`; the bytes are static. */
 struct q2_secret run_secret(unsigned number);
 /* Options to open the image with, as the parameters have it. */
 struct q2_image_options run_options(struct run *run, unsigned flags);
