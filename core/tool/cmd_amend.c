@@ -86,13 +86,12 @@ read_fields(struct amend *amend)
     const char *size = get(amend, "size");
     if ((compat && !tool_version_find(compat, &options->version)) ||
         (lazy && !tool_bool_option("lazy_refcounts", lazy, &options->lazy_refcounts)) ||
-        (size && !tool_size_option("size", size, 0, INT64_MAX - 511, &amend->size)) ||
+        (size && !tool_size_option("size", size, 0, INT64_MAX, &amend->size)) ||
         !read_number(amend, "refcount_bits", 64, &options->refcount_bits))
         return false;
     options->fields = (compat ? Q2_AMEND_VERSION : 0u) | (lazy ? Q2_AMEND_LAZY_REFCOUNTS : 0u) |
                       (get(amend, "refcount_bits") ? Q2_AMEND_REFCOUNT_BITS : 0u);
     amend->has_size = size;
-    amend->size = (amend->size + 511) & ~UINT64_C(511);
     return true;
 }
 

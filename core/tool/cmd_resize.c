@@ -70,15 +70,16 @@ settle_size(const struct resize *resize, uint64_t now, uint64_t *ret_size)
 static int
 apply(const struct resize *resize, struct q2_disk *disk)
 {
-    enum { SECTOR = 512 };
     struct q2_error err = {0};
     struct q2_image *image = q2_disk_image(disk);
     uint64_t size, from;
     if (!settle_size(resize, q2_disk_size(disk), &size))
         return TOOL_FAILED;
+    if (!image && resize->preallocation == Q2_PREALLOCATION_METADATA) {
+        tool_say("a raw image has no metadata to preallocate");
+        return TOOL_FAILED;
+    }
     if (image) {
-        /* The format counts in sectors. */
-        size += (SECTOR - size % SECTOR) % SECTOR;
         if (q2_image_resize(image, size, resize->preallocation, &err) < 0)
             return tool_fail(NULL, &err);
     } else if (q2_file_size(q2_disk_file(disk), &from, &err) < 0 ||

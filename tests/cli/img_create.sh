@@ -58,7 +58,7 @@ both 0 create -u -f qcow2 -b missing.qcow2 -F qcow2 unsafe.qcow2 1M
 same_info unsafe.qcow2
 
 # Encryption: only the unlocking tells. The time that it takes is short here.
-filter='del(.. | .uuid?, .iters?, ."master-key-iters"?)'
+export filter='del(.. | .uuid?, .iters?, ."master-key-iters"?)'
 secret=(--object "secret,id=s,file=key")
 key=encrypt.key-secret=s
 both 0 create -f qcow2 "${secret[@]}" -o encrypt.format=aes,$key aes.qcow2 1M
@@ -75,7 +75,7 @@ for more in cipher-alg=aes-128 cipher-mode=cbc hash-alg=sha512 ivgen-alg=plain \
     (cd own && qemu-io "${secret[@]}" -c "read -P 0 0 1M" --image-opts \
         driver=qcow2,file.filename=luks.qcow2,$key > /dev/null) || fail "QEMU does not read it"
 done
-filter=
+export filter=.
 
 # Raw images.
 both 0 create raw 1M

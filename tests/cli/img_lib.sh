@@ -16,6 +16,8 @@ need qemu-img
 need qemu-io
 need jq
 touch out err
+filter=.     # more that same_info leaves out, for jq
+text_filter= # and what is left out of text, for sed
 mkdir peer own
 
 # What is compared of the output: JSON by its content, text as it is, without times.
@@ -24,7 +26,7 @@ normal()
     if [[ "$*" == *--output=json* ]]; then
         jq -S 'walk(if type == "object" then del(."date-sec", ."date-nsec") else . end)'
     else
-        sed -E 's/[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}/DATE/'
+        sed -E "s/[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}/DATE/${text_filter:-}"
     fi
 }
 
@@ -85,9 +87,9 @@ same_info()
 {
     local name
     for name in "$@"; do
-        qemu-img info --output=json "peer/$name" | jq -S 'del(."actual-size") | '"${filter:-.}" \
+        qemu-img info --output=json "peer/$name" | jq -S 'del(."actual-size") | '"$filter" \
             > expected
-        qemu-img info --output=json "own/$name" | jq -S 'del(."actual-size") | '"${filter:-.}" |
+        qemu-img info --output=json "own/$name" | jq -S 'del(."actual-size") | '"$filter" |
             sed 's:own/:peer/:' > got
         cmp -s expected got || fail "$name is another image: $(diff expected got)"
     done
