@@ -258,19 +258,34 @@ plugin_open(int readonly)
     return NULL;
 }
 
+/* Under the lock. */
+static void
+shared_close(void)
+{
+    struct q2_error err = {0};
+    int rc = q2_disk_close(shared.disk, &err);
+    shared.disk = NULL;
+    answer(rc, &err);
+}
+
 static void
 plugin_close(void *handle)
 {
-    struct q2_error err = {0};
-    int rc = 0;
     pthread_mutex_lock(&shared.lock);
-    if (--shared.users == 0) {
-        rc = q2_disk_close(shared.disk, &err);
-        shared.disk = NULL;
-    }
+    if (--shared.users == 0)
+        shared_close();
     pthread_mutex_unlock(&shared.lock);
-    answer(rc, &err);
     free(handle);
+}
+
+/* A server that is told to end waits for its threads, but does not call close for connections that
+ * are open then, or about to be closed. */
+static void
+plugin_cleanup(void)
+{
+    pthread_mutex_lock(&shared.lock);
+    shared_close();
+    pthread_mutex_unlock(&shared.lock);
 }
 
 /* ---- what the disk is ---- */
@@ -445,6 +460,7 @@ static struct nbdkit_plugin plugin = {
                    "l2-cache=<SIZE>          Memory for mapping tables.\n"
                    "discard=on|off           Give back the space of what is trimmed (on).\n"
                    "share=on|off             Ignore the locks of other programs (off).",
+    .cleanup = plugin_cleanup,
     .unload = plugin_unload,
     .dump_plugin = plugin_dump,
     .open = plugin_open,
