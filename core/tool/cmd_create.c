@@ -166,6 +166,8 @@ run_parsed(struct create *create, int argc, char **argv)
         return tool_say_usage("--image-opts does not make images");
     if (optind >= argc)
         return tool_say_usage("no file name is given");
+    if (!*argv[optind])
+        return tool_say_usage("the file name is empty");
     if (argc - optind > 2)
         return tool_say_usage("one argument too many: '%s'", argv[optind + 2]);
     create->name = argv[optind];

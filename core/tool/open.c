@@ -192,11 +192,13 @@ static bool
 open_path(const char *path, const struct q2_image_options *options, struct q2_disk **ret_disk)
 {
     struct q2_error err = {0};
-    char what[1200];
+    if (!*path) {
+        tool_say("the file name is empty");
+        return false;
+    }
     if (q2_disk_open(path, options, ret_disk, &err) == 0)
         return true;
-    snprintf(what, sizeof what, "'%.1023s' cannot be opened", path);
-    tool_fail(what, &err);
+    tool_fail(path, &err);
     return false;
 }
 

@@ -5,6 +5,7 @@
 #include "core/tool/tool.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static void
 say(const char *first, const char *format, va_list args)
@@ -38,7 +39,10 @@ int
 tool_fail(const char *what, const struct q2_error *err)
 {
     const char *message = err->message[0] ? err->message : q2_error_text(err->code);
-    if (what)
+    /* Messages of files begin with the file's name themselves. */
+    size_t length = what ? strlen(what) : 0;
+    bool named = what && strncmp(message, what, length) == 0 && message[length] == ':';
+    if (what && !named)
         tool_say("%s: %s", what, message);
     else
         tool_say("%s", message);
