@@ -12,7 +12,7 @@ need qemu-nbd
 extents()
 {
     jq -r '.[] | "\(.offset) \(.length) \(.type)"' "$1" |
-        awk '$3 == type && $1 == end { end = $1 + $2; next }
+        awk 'NR > 1 && $3 == type && $1 == end { end = $1 + $2; next }
              NR > 1 { print start, end, type }
              { start = $1; end = $1 + $2; type = $3 }
              END { print start, end, type }'
