@@ -97,8 +97,7 @@ announce(const struct bench *bench)
            bench->count, bench->write ? "write" : "read", bench->size, bench->depth, bench->offset,
            bench->step);
     if (bench->flush)
-        printf("Sending flush every %" PRIu64 " %srequests\n", bench->flush,
-               bench->drain ? "" : "in-flight ");
+        printf("Sending flush every %" PRIu64 " requests\n", bench->flush);
     fflush(stdout);
 }
 

@@ -49,14 +49,14 @@ has_right_count(const struct io_command *command, int count)
     if (count >= command->least && (command->most < 0 || count <= command->most))
         return true;
     if (command->most < 0)
-        printf("bad argument count %d to %s, expected at least %d arguments\n", count,
-               command->name, command->least);
+        tool_say("bad argument count %d to %s, expected at least %d arguments", count,
+                 command->name, command->least);
     else if (command->least == command->most)
-        printf("bad argument count %d to %s, expected %d arguments\n", count, command->name,
-               command->least);
+        tool_say("bad argument count %d to %s, expected %d arguments", count, command->name,
+                 command->least);
     else
-        printf("bad argument count %d to %s, expected between %d and %d arguments\n", count,
-               command->name, command->least, command->most);
+        tool_say("bad argument count %d to %s, expected between %d and %d arguments", count,
+                 command->name, command->least, command->most);
     return false;
 }
 
@@ -66,11 +66,11 @@ run_words(struct io *io, int count, char **words)
     const struct io_command *command = io_command_find(words[0]);
     char name[32];
     if (!command) {
-        printf("command \"%s\" not found\n", words[0]);
+        tool_say("command \"%s\" not found", words[0]);
         return false;
     }
     if ((command->flags & IO_NEEDS_DISK) && !io->disk) {
-        printf("no file open, try 'help open'\n");
+        tool_say("no file open, try 'help open'");
         return false;
     }
     if (!has_right_count(command, count - 1))

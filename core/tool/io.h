@@ -2,8 +2,8 @@
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
 /* What the files of `qcow2-img io` share: the requests of `qemu-io`, one line for each. There is
- * one table of commands (io_table.c); each is a function of its own. Reports and complaints about a
- * line go to stdout, as they do there. */
+ * one table of commands (io_table.c); each is a function of its own. Reports, and complaints
+ * about most arguments, go to stdout, as they do there. */
 
 #ifndef Q2_TOOL_IO_H
 #define Q2_TOOL_IO_H
@@ -55,6 +55,7 @@ bool io_usage(char **argv);
 /* Numbers and patterns; false after a message. */
 bool io_number(const char *text, uint64_t *ret_value);
 bool io_length(const char *text, uint64_t *ret_length);
+bool io_sector_aligned(uint64_t offset, uint64_t length);
 bool io_pattern(const char *text, uint8_t *ret_pattern);
 
 /* ---- io_report.c ---- */

@@ -71,3 +71,15 @@ io_pattern(const char *text, uint8_t *ret_pattern)
         printf("%s is not a valid pattern byte\n", text);
     return good;
 }
+
+bool
+io_sector_aligned(uint64_t offset, uint64_t length)
+{
+    enum { SECTOR = 512 };
+    bool first = offset % SECTOR != 0;
+    if (!first && length % SECTOR == 0)
+        return true;
+    printf("%" PRIu64 " is not a sector-aligned value for '%s'\n", first ? offset : length,
+           first ? "offset" : "count");
+    return false;
+}

@@ -135,6 +135,8 @@ read_vector(struct io *io, int argc, char **argv, const char *letters)
     bool good = io_number(argv[optind], &request.report.offset) &&
                 io_vector_make(&vector, argv + optind + 1);
     request.report.length = vector.length;
+    if (good && request.vm_state)
+        good = io_sector_aligned(request.report.offset, request.report.length);
     good = good && set_part(&request, argv) && do_read(io, &request, &vector);
     io_vector_destroy(&vector);
     return good;

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PATTERN = 0xcd, SECTOR = 512 };
+enum { PATTERN = 0xcd };
 
 struct request {
     struct io_report report;
@@ -67,8 +67,6 @@ contradiction(const struct request *request)
 {
     if (request->vm_state && request->zero)
         return "-b and -z cannot be specified at the same time";
-    if (request->vm_state && request->compress)
-        return "-b and -c cannot be specified at the same time";
     if (request->durable && (request->vm_state || request->compress))
         return "-f and -b or -c cannot be specified at the same time";
     if (request->no_write && !request->zero)
@@ -103,14 +101,14 @@ fill_from_file(const struct io_vector *vector, const char *name)
 {
     FILE *file = fopen(name, "rb");
     if (!file) {
-        printf("%s: %s\n", name, strerror(errno));
+        tool_say("%s: %s", name, strerror(errno));
         return false;
     }
     size_t have = fread(vector->buffer, 1, vector->length, file);
     bool failed = ferror(file) != 0;
     fclose(file);
     if (failed || (have == 0 && vector->length)) {
-        printf("%s: %s\n", name, failed ? "cannot be read" : "file is empty");
+        tool_say("%s: %s", name, failed ? "cannot be read" : "file is empty");
         return false;
     }
     for (size_t at = have; at < vector->length; at++)
@@ -186,23 +184,13 @@ transfer(struct io *io, const struct request *request, const struct io_vector *v
 }
 
 static bool
-is_sector_aligned(const struct request *request)
-{
-    uint64_t values[] = {request->report.offset, request->report.length};
-    for (int i = 0; i < 2 && (request->vm_state || request->compress); i++)
-        if (values[i] % SECTOR) {
-            printf("%" PRIu64 " is not a sector-aligned value for '%s'\n", values[i],
-                   i == 0 ? "offset" : "count");
-            return false;
-        }
-    return true;
-}
-
-static bool
 do_write(struct io *io, struct request *request, const struct io_vector *vector)
 {
     struct q2_error err = {0};
-    if (!is_sector_aligned(request) || !fill(vector, request))
+    bool sectors = request->vm_state || request->compress;
+    if (sectors && !io_sector_aligned(request->report.offset, request->report.length))
+        return false;
+    if (!fill(vector, request))
         return false;
     request->report.begun = rate_now();
     if (transfer(io, request, vector, &err) < 0)
