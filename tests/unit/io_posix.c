@@ -356,6 +356,31 @@ Test(posix, where_there_are_no_holes)
     place_free(&place);
 }
 
+Test(posix, space_is_reserved)
+{
+    static const int errnums[] = {0, EOPNOTSUPP, ENOSYS, ENODEV};
+    for (size_t i = 0; i < 4; i++) {
+        struct place place = place_new();
+        Q2_AUTOCLOSE struct q2_file *file = create(&place);
+        uint64_t size, taken;
+        char back[3];
+        cr_assert_eq(q2_file_write(file, 0, "ab", 2, NULL), 0);
+        if (errnums[i])
+            fail_next(FALLOCATE, errnums[i], 1);
+        cr_assert_eq(q2_file_reserve(file, 1, (1 << 20) - 1, NULL), 0);
+        cr_assert_eq(q2_file_size(file, &size, NULL), 0);
+        cr_assert_eq(size, 1 << 20);
+        cr_assert_eq(q2_file_flush(file, NULL), 0);
+        cr_assert_eq(q2_file_allocated(file, &taken, NULL), 0);
+        cr_assert_geq(taken, 1 << 20);
+        cr_assert_eq(q2_file_read(file, 0, back, 3, NULL), 0);
+        cr_assert_arr_eq(back, "ab\0", 3);
+        fail_next(FALLOCATE, ENOSPC, 1);
+        cr_assert_eq(q2_file_reserve(file, 0, 2 << 20, NULL), Q2_ERR_NOSPACE);
+        place_free(&place);
+    }
+}
+
 Test(posix, prefetch_goes_in_steps_and_ends)
 {
     struct place place = place_new();
