@@ -4,7 +4,7 @@
 /* Taking a snapshot: the state's L1 table is copied, and everything below it gets one reference
  * more.
  *
- * Order on the disk, with a barrier between the steps:
+ * Order on the disk, with a barrier between the steps, c and d aside:
  *    a. a copy of the L1 table in new clusters
  *    b. COPIED flags cleared in the active tables: nothing may be written in place any more
  *    c. refcounts of all that the state refers to, raised by one
@@ -163,8 +163,6 @@ share_state(struct q2_image *image, const struct q2_tally *tally, struct q2_erro
         rc = q2_image_barrier(image, err);
     if (rc == 0)
         rc = q2_refcounts_apply(image, tally, 1, err);
-    if (rc == 0)
-        rc = q2_image_barrier(image, err);
     /* What is shared with nobody may be written in place again. */
     if (rc < 0 && !image->broken)
         (void)q2_active_mend_copied(image, NULL);

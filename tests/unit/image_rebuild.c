@@ -219,9 +219,9 @@ cut_everywhere(unsigned image, unsigned damage)
 
 Test(rebuild, a_power_cut_meanwhile_does_no_harm)
 {
-    /* Damages are alike in what has to be written, but for a block that is missing. */
+    /* Damages are alike in what has to be written, but for a missing block and wrong flags. */
     for (unsigned image = 0; image < IMAGES; image++) {
-        cut_everywhere(image, 2);
+        cut_everywhere(image, 4);
         cut_everywhere(image, 3);
     }
 }

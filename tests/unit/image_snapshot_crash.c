@@ -133,7 +133,7 @@ cut_everywhere(const char *text, enum operation operation)
     struct opened opened = must_open(file, Q2_IMAGE_WRITE);
     MUST(operate(opened.image, operation, &err), err);
     size_t count = q2_record_count(opened.record);
-    cr_assert_geq(count, 8);
+    cr_assert_gt(count, 3);
     for (size_t cut = 0; cut <= count; cut++)
         for (unsigned variant = 0; variant < 4; variant++) {
             char when[64];
