@@ -65,19 +65,6 @@ keys_are_known(const struct amend *amend)
 }
 
 static bool
-read_number(const struct amend *amend, const char *key, uint64_t max, unsigned *ret_number)
-{
-    uint64_t number;
-    const char *text = get(amend, key);
-    if (!text)
-        return true;
-    if (!tool_number_option(key, text, 0, max, &number))
-        return false;
-    *ret_number = (unsigned)number;
-    return true;
-}
-
-static bool
 read_fields(struct amend *amend)
 {
     struct q2_amend_options *options = &amend->options;
@@ -87,7 +74,7 @@ read_fields(struct amend *amend)
     if ((compat && !tool_version_find(compat, &options->version)) ||
         (lazy && !tool_bool_option("lazy_refcounts", lazy, &options->lazy_refcounts)) ||
         (size && !tool_size_option("size", size, 0, INT64_MAX, &amend->size)) ||
-        !read_number(amend, "refcount_bits", 64, &options->refcount_bits))
+        !tool_pairs_number(&amend->pairs, "refcount_bits", 64, &options->refcount_bits))
         return false;
     options->fields = (compat ? Q2_AMEND_VERSION : 0u) | (lazy ? Q2_AMEND_LAZY_REFCOUNTS : 0u) |
                       (get(amend, "refcount_bits") ? Q2_AMEND_REFCOUNT_BITS : 0u);
@@ -122,8 +109,8 @@ read_keys(struct amend *amend)
     unsigned slot = 0;
     const char *new_id = get(amend, "encrypt.new-secret");
     const char *old_id = get(amend, "encrypt.old-secret");
-    if (!read_key_action(amend) || !read_number(amend, "encrypt.keyslot", 7, &slot) ||
-        !read_number(amend, "encrypt.iter-time", UINT32_MAX, &amend->iteration_ms))
+    if (!read_key_action(amend) || !tool_pairs_number(&amend->pairs, "encrypt.keyslot", 7, &slot) ||
+        !tool_pairs_number(&amend->pairs, "encrypt.iter-time", UINT32_MAX, &amend->iteration_ms))
         return false;
     amend->slot = get(amend, "encrypt.keyslot") ? (int)slot : -1;
     const char *wrong = NULL;

@@ -91,6 +91,20 @@ tool_pairs_set(struct tool_pairs *pairs, const char *key, const char *value)
 }
 
 bool
+tool_pairs_number(const struct tool_pairs *pairs, const char *key, uint64_t max,
+                  unsigned *ret_number)
+{
+    uint64_t number;
+    const char *text = tool_pairs_get(pairs, key);
+    if (!text)
+        return true;
+    if (!tool_number_option(key, text, 0, max, &number))
+        return false;
+    *ret_number = (unsigned)number;
+    return true;
+}
+
+bool
 tool_pairs_help(const struct tool_pairs *pairs)
 {
     return tool_pairs_get(pairs, "help") || tool_pairs_get(pairs, "?");

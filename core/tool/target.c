@@ -58,19 +58,6 @@ read_flags(struct reader *reader)
 }
 
 static bool
-read_number(const struct reader *reader, const char *key, unsigned *ret_number)
-{
-    uint64_t number;
-    const char *text = get(reader, key);
-    if (!text)
-        return true;
-    if (!tool_number_option(key, text, 0, UINT32_MAX, &number))
-        return false;
-    *ret_number = (unsigned)number;
-    return true;
-}
-
-static bool
 read_sizes(struct reader *reader)
 {
     struct q2_create_options *options = &reader->target.options;
@@ -85,7 +72,7 @@ read_sizes(struct reader *reader)
     options->size &= ~UINT64_C(511);
     if (cluster && !tool_size_option("cluster_size", cluster, 512, 2 << 20, &options->cluster_size))
         return false;
-    return read_number(reader, "refcount_bits", &options->refcount_bits);
+    return tool_pairs_number(reader->pairs, "refcount_bits", UINT32_MAX, &options->refcount_bits);
 }
 
 bool
@@ -170,7 +157,8 @@ read_encryption(struct reader *reader)
     options->ivgen_name = get(reader, "encrypt.ivgen-alg");
     options->ivgen_hash = get(reader, "encrypt.ivgen-hash-alg");
     options->hash = get(reader, "encrypt.hash-alg");
-    return options->secret && read_number(reader, "encrypt.iter-time", &options->iteration_ms);
+    return options->secret && tool_pairs_number(reader->pairs, "encrypt.iter-time", UINT32_MAX,
+                                                &options->iteration_ms);
 }
 
 /* ---- the whole ---- */

@@ -64,6 +64,10 @@ bool tool_pairs_add(struct tool_pairs *pairs, const char *text, const char *firs
 /* The value that was given last; NULL: none. */
 const char *tool_pairs_get(const struct tool_pairs *pairs, const char *key);
 bool tool_pairs_set(struct tool_pairs *pairs, const char *key, const char *value);
+/* The value as a number up to `max`; *ret_number stays as it is where there is none. Says what is
+ * wrong. */
+bool tool_pairs_number(const struct tool_pairs *pairs, const char *key, uint64_t max,
+                       unsigned *ret_number);
 /* Whether help was asked for. */
 bool tool_pairs_help(const struct tool_pairs *pairs);
 void tool_pairs_destroy(struct tool_pairs *pairs);
