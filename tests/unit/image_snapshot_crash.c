@@ -108,18 +108,26 @@ expect_survived(struct q2_file *file, enum operation operation, const struct sta
 
 /* ---- power cuts ---- */
 
-static bool
-keep_none(size_t index, void *data)
-{
-    (void)index;
-    (void)data;
-    return false;
-}
+/* What a volatile cache happened to put down of the writes since the last barrier. */
+struct cut {
+    size_t at; /* records before this one were made */
+    enum { ALL, NONE, LAST, SOME, OTHERS, VARIANTS } variant;
+};
 
 static bool
-keep_some(size_t index, void *data)
+keep(size_t index, void *data)
 {
-    return (index * 2654435761U >> 7 ^ *(unsigned *)data) & 1;
+    const struct cut *cut = data;
+    switch (cut->variant) {
+    case ALL:
+        return true;
+    case NONE:
+        return false;
+    case LAST:
+        return index + 1 == cut->at;
+    default:
+        return (index * 2654435761U >> 7 ^ cut->variant) & 1;
+    }
 }
 
 static void
@@ -134,18 +142,13 @@ cut_everywhere(const char *text, enum operation operation)
     MUST(operate(opened.image, operation, &err), err);
     size_t count = q2_record_count(opened.record);
     cr_assert_gt(count, 3);
-    for (size_t cut = 0; cut <= count; cut++)
-        for (unsigned variant = 0; variant < 4; variant++) {
+    for (struct cut cut = {0}; cut.at <= count; cut.at++)
+        for (cut.variant = ALL; cut.variant < VARIANTS; cut.variant++) {
             char when[64];
-            snprintf(when, sizeof when, "operation %d, cut at %zu of %zu, variant %u",
-                     (int)operation, cut, count, variant);
+            snprintf(when, sizeof when, "operation %d, cut at %zu of %zu, variant %d",
+                     (int)operation, cut.at, count, (int)cut.variant);
             Q2_AUTOCLOSE struct q2_file *after = clone_file(before);
-            MUST(q2_record_replay(opened.record, cut,
-                                  variant == 0   ? NULL
-                                  : variant == 1 ? keep_none
-                                                 : keep_some,
-                                  &variant, after, &err),
-                 err);
+            MUST(q2_record_replay(opened.record, cut.at, keep, &cut, after, &err), err);
             expect_survived(after, operation, &states, when);
         }
     must_close(&opened);
