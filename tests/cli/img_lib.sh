@@ -30,6 +30,16 @@ normal()
     fi
 }
 
+# steadily COMMAND...: again where QEMU does not manage to measure how fast it hashes.
+steadily()
+{
+    local messages
+    messages=$(mktemp -p "$scratch")
+    until "$@" 2> "$messages"; do
+        grep -qF "Unable to get accurate CPU usage" "$messages" || fail "$(cat "$messages")"
+    done
+}
+
 # in FOLDER PROGRAM ARGUMENT...: leaves out and err, prints the exit status.
 in_folder()
 {
@@ -45,7 +55,6 @@ compared()
     local peer=$1 own=$2 want=$3 got
     shift 3
     got=$(in_folder "$peer" qemu-img "$@")
-    # What QEMU sometimes says instead of measuring how fast it hashes.
     while grep -qF "Unable to get accurate CPU usage" err; do
         got=$(in_folder "$peer" qemu-img "$@")
     done
