@@ -181,9 +181,13 @@ q2_bitmap_bits_resize(struct q2_bitmaps *bitmaps, struct q2_bitmap_item *item, u
     if (rc < 0)
         return rc;
     memcpy(bits, item->bits, words_for(q2_min(count, item->bit_count)) * 8);
+    uint64_t had = item->bit_count, again = q2_min(item->cut_from, count);
     q2_bitmap_bits_free(bitmaps, item);
     item->bits = bits;
     item->bit_count = count;
+    item->cut_from = q2_max(item->cut_from, had);
     trim(item->bits, count);
+    if (again > had)
+        q2_bitmap_bits_set(item->bits, had, again - had);
     return 0;
 }

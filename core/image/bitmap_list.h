@@ -35,6 +35,7 @@ struct q2_bitmap_item {
     _Atomic bool changed; /* the bits in memory are not those of the table */
     uint64_t *bits;       /* bit i of the bitmap is bit i % 64 of word i / 64; NULL: not read */
     uint64_t bit_count;   /* of `bits` */
+    uint64_t cut_from;    /* the most bits that were there before some were cut off */
     /* While it is stored: where to, and the entries. */
     uint64_t *new_table;
     uint64_t new_offset;
@@ -97,7 +98,8 @@ int q2_bitmap_bits_need(struct q2_image *image, struct q2_bitmap_item *item, str
 /* The same, all clear, whatever the disk has. */
 int q2_bitmap_bits_new(struct q2_image *image, struct q2_bitmap_item *item, struct q2_error *err);
 void q2_bitmap_bits_free(struct q2_bitmaps *bitmaps, struct q2_bitmap_item *item);
-/* For a disk of `size` bytes: what is added is clear. */
+/* For a disk of `size` bytes. What is added is clear, but dirty where bits were cut off before:
+ * what they said is not known any more. */
 int q2_bitmap_bits_resize(struct q2_bitmaps *bitmaps, struct q2_bitmap_item *item, uint64_t size,
                           struct q2_error *err);
 

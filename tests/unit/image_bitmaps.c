@@ -444,3 +444,15 @@ Test(bitmaps, cannot_follow_a_disk_to_nothing)
     cr_assert_eq(q2_image_size(image), 8 << 20);
     close_image(image);
 }
+
+Test(bitmaps, forget_what_was_cut_off_on_the_safe_side)
+{
+    Q2_AUTOCLOSE struct q2_file *base = build_image(recipe);
+    struct q2_image *image = open_image(base, Q2_IMAGE_WRITE);
+    OK(q2_image_resize(image, 6 << 20, Q2_PREALLOCATION_OFF, &err));
+    OK(q2_image_resize(image, 9 << 20, Q2_PREALLOCATION_OFF, &err));
+    close_image(image);
+    image = open_image(base, 0);
+    cr_assert_str_eq(dirty_of(image, "fine"), "1024+3 6144+2048");
+    close_image(image);
+}
