@@ -12,27 +12,37 @@
 
 struct settings {
     uint64_t seed, operations;
-    unsigned steps; /* of a sequence */
+    unsigned steps; /* of a sequence; 0: what suits the mode */
     const char *script;
-    const char *folder; /* for what QEMU looks at; NULL: QEMU is not asked */
+    struct how how;
     bool forever;
 };
 
 static const char usage[] =
-    "usage: stress [--seed N] [--operations N | --forever] [--steps N] [--peer FOLDER]\n"
-    "       stress --script FILE [--peer FOLDER]\n";
+    "usage: stress [--mode model|crash|faults|memory] [--seed N] [--operations N | --forever]\n"
+    "              [--steps N] [--peer FOLDER]\n"
+    "       stress --script FILE [--mode ...] [--peer FOLDER]\n";
+
+static bool
+find_mode(const char *name, enum mode *ret_mode)
+{
+    static const char *const names[MODES] = {"model", "crash", "faults", "memory"};
+    for (unsigned i = 0; i < MODES; i++)
+        if (strcmp(names[i], name) == 0) {
+            *ret_mode = (enum mode)i;
+            return true;
+        }
+    return false;
+}
 
 static int
 parse(int argc, char **argv, struct settings *settings)
 {
     static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},
-        {"operations", required_argument, NULL, 'o'},
-        {"steps", required_argument, NULL, 'n'},
-        {"script", required_argument, NULL, 'r'},
-        {"forever", no_argument, NULL, 'f'},
-        {"peer", required_argument, NULL, 'p'},
-        {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},  {"operations", required_argument, NULL, 'o'},
+        {"steps", required_argument, NULL, 'n'}, {"script", required_argument, NULL, 'r'},
+        {"forever", no_argument, NULL, 'f'},     {"peer", required_argument, NULL, 'p'},
+        {"mode", required_argument, NULL, 'm'},  {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
@@ -52,13 +62,17 @@ parse(int argc, char **argv, struct settings *settings)
             settings->forever = true;
             break;
         case 'p':
-            settings->folder = optarg;
+            settings->how.folder = optarg;
+            break;
+        case 'm':
+            if (!find_mode(optarg, &settings->how.mode))
+                return -1;
             break;
         default:
             return -1;
         }
     }
-    return optind == argc && settings->steps > 0 ? 0 : -1;
+    return optind == argc ? 0 : -1;
 }
 
 static int
@@ -71,33 +85,45 @@ run_script(const struct settings *settings)
         return 2;
     }
     fclose(in);
-    bool fine = sequence_run(&sequence, settings->folder, true);
+    struct how how = settings->how;
+    how.verbose = true;
+    bool fine = sequence_run(&sequence, &how);
     sequence_destroy(&sequence);
     return fine ? 0 : 1;
+}
+
+/* Say all there is to say about a sequence that fails. */
+static void
+report(struct sequence *sequence, const struct settings *settings, uint64_t seed)
+{
+    struct how how = settings->how;
+    printf("seed %llu fails\n", (unsigned long long)seed);
+    fflush(stdout);
+    sequence_shrink(sequence, &how);
+    printf("---- script\n");
+    sequence_print(sequence, stdout);
+    printf("---- run\n");
+    how.verbose = true;
+    sequence_holds(sequence, &how);
 }
 
 static int
 run_seeds(const struct settings *settings)
 {
+    static const unsigned steps[MODES] = {150, 16, 14, 14};
+    unsigned count = settings->steps ? settings->steps : steps[settings->how.mode];
     uint64_t done = 0;
     for (uint64_t seed = settings->seed; settings->forever || done < settings->operations; seed++) {
         struct sequence sequence = {0};
-        if (!sequence_choose(&sequence, seed, settings->steps))
+        if (!sequence_choose(&sequence, seed, count, settings->how.mode))
             return 2;
-        if (!sequence_holds(&sequence, settings->folder)) {
-            printf("seed %llu fails\n", (unsigned long long)seed);
-            fflush(stdout);
-            sequence_shrink(&sequence, settings->folder);
-            printf("---- script\n");
-            sequence_print(&sequence, stdout);
-            printf("---- run\n");
-            fflush(stdout);
-            sequence_show(&sequence, settings->folder);
-            sequence_destroy(&sequence);
-            return 1;
-        }
+        bool fine = sequence_holds(&sequence, &settings->how);
+        if (!fine)
+            report(&sequence, settings, seed);
         done += sequence.count;
         sequence_destroy(&sequence);
+        if (!fine)
+            return 1;
     }
     printf("%llu operations from seed %llu on\n", (unsigned long long)done,
            (unsigned long long)settings->seed);
@@ -107,7 +133,7 @@ run_seeds(const struct settings *settings)
 int
 main(int argc, char **argv)
 {
-    struct settings settings = {.seed = 1, .operations = 10000, .steps = 150};
+    struct settings settings = {.seed = 1, .operations = 10000};
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (parse(argc, argv, &settings) < 0) {
         fputs(usage, stderr);

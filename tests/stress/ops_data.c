@@ -157,6 +157,7 @@ op_flush(struct run *run, const uint64_t *arg)
     int rc = q2_image_flush(run->image, &err);
     if (!succeeded(run, rc, &err, "flush"))
         return false;
+    run->flushes++;
     /* Lazy refcounts are behind while the image is open. */
     bool lazy = q2_image_header(run->image)->compatible_features & Q2_COMPATIBLE_LAZY_REFCOUNTS;
     return arg[0] % 4 != 0 || lazy || verify_clean(run, "after a flush");

@@ -227,6 +227,9 @@ op_resize(struct run *run, const uint64_t *arg)
         size = size / unit * unit;
     bool grows = size > run->model.active.size;
     enum q2_preallocation how = grows && arg[2] % 4 == 0 ? (arg[3] % 4) : Q2_PREALLOCATION_OFF;
+    /* TODO encrypted */
+    if (run->params.crypt && q2_image_header(run->image)->version == 2)
+        how = Q2_PREALLOCATION_OFF;
     say(run, " to %llu preallocation %d", (unsigned long long)size, (int)how);
     int rc = q2_image_resize(run->image, size, how, &err);
     if (rc == Q2_ERR_UNSUPPORTED && run->model.snapshot_count > 0)

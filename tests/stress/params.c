@@ -68,7 +68,7 @@ params_choose(struct params *params, uint64_t *random)
         p.below = (unsigned)random_below(random, 3) + 1;
     if (!p.data_file && chance(random, 8))
         p.crypt = chance(random, 2) ? Q2_CRYPT_LUKS : Q2_CRYPT_AES;
-    if (!p.below && chance(random, 8))
+    if (!p.below && !(p.crypt && p.version == 2) && chance(random, 8))
         p.preallocation = (unsigned)random_below(random, 4);
     if (chance(random, 3))
         p.caches = 9 + (unsigned)random_below(random, 6);
@@ -97,6 +97,23 @@ params_print(const struct params *params, FILE *out)
         fprintf(out, "%s%s=%llu", i ? " " : "", fields[i].name, (unsigned long long)value);
     }
     fputc('\n', out);
+}
+
+void
+params_shrink(struct params *params)
+{
+    uint64_t most = params->extended ? 16 << 14 : 64 << 10;
+    if (params->extended)
+        params->cluster_bits = 14;
+    else if (params->cluster_bits > 12)
+        params->cluster_bits = 9 + params->cluster_bits % 4;
+    if (params->crypt == Q2_CRYPT_LUKS)
+        params->crypt = Q2_CRYPT_AES;
+    if (params->size > most)
+        params->size = (params->size / 512 * 7919 % (most / 512) + 1) * 512;
+    if (params->below_size > most)
+        params->below_size = (params->below_size / 512 * 7919 % (most / 512) + 1) * 512;
+    params->most = most;
 }
 
 static bool

@@ -74,6 +74,7 @@ run_close(struct run *run)
     struct q2_error err = {0};
     int rc = q2_image_close(run->image, &err);
     run->image = NULL;
+    run->flushes += rc == 0;
     return succeeded(run, rc, &err, "close");
 }
 

@@ -17,7 +17,7 @@ enum {
 };
 
 bool
-sequence_choose(struct sequence *sequence, uint64_t seed, unsigned count)
+sequence_choose(struct sequence *sequence, uint64_t seed, unsigned count, enum mode mode)
 {
     uint64_t random = seed * UINT64_C(0xD1342543DE82EF95);
     sequence->steps = calloc(count, sizeof *sequence->steps);
@@ -25,8 +25,15 @@ sequence_choose(struct sequence *sequence, uint64_t seed, unsigned count)
         return false;
     sequence->count = count;
     params_choose(&sequence->params, &random);
+    if (mode != MODE_MODEL)
+        params_shrink(&sequence->params);
+    if (mode == MODE_CRASH) /* one file alone is recorded */
+        sequence->params.data_file = DATA_FILE_NONE;
     for (unsigned i = 0; i < count; i++)
         step_choose(&sequence->steps[i], &random);
+    /* Each operation gets its turn to be the one that fails. */
+    if (mode == MODE_FAULTS || mode == MODE_MEMORY)
+        sequence->steps[count - 1].op = &ops[seed % op_count];
     return true;
 }
 
@@ -40,7 +47,7 @@ sequence_destroy(struct sequence *sequence)
 /* ---- running ---- */
 
 static bool
-run_all(struct run *run, const struct sequence *sequence, const char *folder)
+model_run(struct run *run, const struct sequence *sequence, const char *folder)
 {
     if (!run_begin(run, &sequence->params))
         return false;
@@ -52,18 +59,20 @@ run_all(struct run *run, const struct sequence *sequence, const char *folder)
 }
 
 bool
-sequence_run(const struct sequence *sequence, const char *folder, bool verbose)
+sequence_run(const struct sequence *sequence, const struct how *how)
 {
-    struct run run = {.verbose = verbose};
-    bool fine = run_all(&run, sequence, folder);
+    struct run run = {.verbose = how->verbose};
+    bool fine = how->mode == MODE_MODEL   ? model_run(&run, sequence, how->folder)
+                : how->mode == MODE_CRASH ? crash_run(&run, sequence)
+                                          : faults_run(&run, sequence, how->mode == MODE_MEMORY);
     if (!fine)
         printf("%s\n", run.message);
     run_end(&run);
     return fine;
 }
 
-static bool
-in_child(const struct sequence *sequence, const char *folder, bool verbose)
+bool
+sequence_holds(const struct sequence *sequence, const struct how *how)
 {
     int status;
     fflush(NULL);
@@ -73,38 +82,26 @@ in_child(const struct sequence *sequence, const char *folder, bool verbose)
         exit(2);
     }
     if (child == 0) {
-        int nowhere = verbose ? -1 : open("/dev/null", O_WRONLY | O_CLOEXEC);
+        int nowhere = how->verbose ? -1 : open("/dev/null", O_WRONLY | O_CLOEXEC);
         if (nowhere >= 0) {
             dup2(nowhere, STDOUT_FILENO);
             dup2(nowhere, STDERR_FILENO);
         }
         alarm(PATIENCE);
-        exit(sequence_run(sequence, folder, verbose) ? 0 : 1);
+        exit(sequence_run(sequence, how) ? 0 : 1);
     }
     while (waitpid(child, &status, 0) < 0)
         ;
-    if (verbose && WIFSIGNALED(status))
+    if (how->verbose && WIFSIGNALED(status))
         printf("signal %d\n", WTERMSIG(status));
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-bool
-sequence_holds(const struct sequence *sequence, const char *folder)
-{
-    return in_child(sequence, folder, false);
-}
-
-void
-sequence_show(const struct sequence *sequence, const char *folder)
-{
-    in_child(sequence, folder, true);
 }
 
 /* ---- shrinking ---- */
 
 /* Whether it still fails without steps [first, first + count); then they are gone. */
 static bool
-drop(struct sequence *sequence, unsigned first, unsigned count, const char *folder)
+drop(struct sequence *sequence, unsigned first, unsigned count, const struct how *how)
 {
     struct sequence less = {.params = sequence->params, .count = sequence->count - count};
     less.steps = calloc(less.count + 1, sizeof *less.steps);
@@ -113,7 +110,7 @@ drop(struct sequence *sequence, unsigned first, unsigned count, const char *fold
     memcpy(less.steps, sequence->steps, first * sizeof *less.steps);
     memcpy(less.steps + first, sequence->steps + first + count,
            (less.count - first) * sizeof *less.steps);
-    if (sequence_holds(&less, folder)) {
+    if (sequence_holds(&less, how)) {
         sequence_destroy(&less);
         return false;
     }
@@ -123,7 +120,7 @@ drop(struct sequence *sequence, unsigned first, unsigned count, const char *fold
 }
 
 static void
-simplify(struct sequence *sequence, const char *folder)
+simplify(struct sequence *sequence, const struct how *how)
 {
     struct params *p = &sequence->params;
     unsigned *const all[] = {&p->lazy,   &p->zstd,  &p->extended, &p->data_file,    &p->discard,
@@ -133,13 +130,13 @@ simplify(struct sequence *sequence, const char *folder)
         if (was == 0)
             continue;
         *all[i] = 0;
-        if (sequence_holds(sequence, folder))
+        if (sequence_holds(sequence, how))
             *all[i] = was;
     }
 }
 
 void
-sequence_shrink(struct sequence *sequence, const char *folder)
+sequence_shrink(struct sequence *sequence, const struct how *how)
 {
     int rounds = ROUNDS;
     for (unsigned chunk = sequence->count / 2 + 1; chunk > 0 && rounds > 0;) {
@@ -148,14 +145,14 @@ sequence_shrink(struct sequence *sequence, const char *folder)
             unsigned first = at > chunk ? at - chunk : 0;
             at = at > sequence->count ? sequence->count : at;
             rounds--;
-            if (first < at && drop(sequence, first, at - first, folder))
+            if (first < at && drop(sequence, first, at - first, how))
                 any = true;
             at = first;
         }
         if (!any || chunk > 1)
             chunk = chunk == 1 && any ? 1 : chunk / 2;
     }
-    simplify(sequence, folder);
+    simplify(sequence, how);
 }
 
 /* ---- scripts ---- */

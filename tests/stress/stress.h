@@ -41,6 +41,8 @@ struct params {
 };
 
 void params_choose(struct params *params, uint64_t *random);
+/* Smaller images of the same kind, for what looks at each of them very often. */
+void params_shrink(struct params *params);
 void params_print(const struct params *params, FILE *out);
 /* "key=value ..."; false: not understood. */
 bool params_parse(struct params *params, const char *text);
@@ -112,6 +114,7 @@ struct run {
     struct model model;
     struct q2_image *image;  /* NULL: closed */
     struct q2_secret secret; /* that opens it */
+    unsigned flushes;        /* flushes and closes that succeeded */
     unsigned keys;           /* bit n: pass phrase n opens it too */
     uint8_t *scratch;        /* params.most bytes */
     bool verbose, failed;
@@ -160,6 +163,9 @@ bool verify_content(struct run *run, struct q2_image *image, const struct state 
 bool verify_map(struct run *run, uint64_t from);
 /* The checker finds nothing in the file, which is flushed or closed. */
 bool verify_clean(struct run *run, const char *when);
+/* The file is what a power cut or an error may leave: nothing that checks find is worse than leaked
+ * clusters or COPIED flags that are clear without need, unless the image is dirty. */
+bool verify_survived(struct run *run, bool *ret_dirty);
 /* All that can be compared, on an image that is open. */
 bool verify_open(struct run *run);
 /* What QEMU thinks of the closed image; true as well where there is no QEMU. */

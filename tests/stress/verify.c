@@ -3,6 +3,7 @@
 
 /* What must hold after every step. */
 
+#include "checker/catalogue.h"
 #include "checker/check.h"
 #include "core/format/problem.h"
 #include "tests/stress/stress.h"
@@ -119,6 +120,50 @@ verify_clean(struct run *run, const char *when)
              (unsigned long long)finding->host_offset, finding->detail ? finding->detail : "");
     }
     q2_check_free(check);
+    return !run->failed;
+}
+
+static bool
+harmless(const struct q2_finding *finding, bool dirty)
+{
+    enum q2_severity severity = q2_catalogue(finding->problem)->severity;
+    switch (finding->problem) {
+    case Q2_PROBLEM_SNAPSHOT_TABLE_LOST:
+    case Q2_PROBLEM_ORPHAN_L1_TABLE: /* written, but nothing leads there yet */
+    case Q2_PROBLEM_ORPHAN_L2_TABLE:
+    case Q2_PROBLEM_L1_COPIED_CLEAR:
+    case Q2_PROBLEM_L2_COPIED_CLEAR:
+        return true;
+    case Q2_PROBLEM_L1_COPIED_SET:
+    case Q2_PROBLEM_L2_COPIED_SET:
+    case Q2_PROBLEM_REFCOUNT_TOO_LOW:
+    case Q2_PROBLEM_REFCOUNT_ZERO:
+        return dirty;
+    default:
+        return severity != Q2_SEVERITY_CORRUPTION && severity != Q2_SEVERITY_ERROR;
+    }
+}
+
+bool
+verify_survived(struct run *run, bool *ret_dirty)
+{
+    struct q2_error err = {0};
+    struct q2_check *check = NULL;
+    struct q2_check_options options = {.threads = 1, .deep = true};
+    int rc = q2_check_run(world_find(&run->world, "image")->base, &options, &check, &err);
+    if (!succeeded(run, rc, &err, "check"))
+        return false;
+    bool dirty = q2_check_header(check)->incompatible_features & Q2_INCOMPATIBLE_DIRTY;
+    for (size_t i = 0; i < q2_check_finding_count(check); i++) {
+        const struct q2_finding *finding = q2_check_finding(check, i);
+        if (!harmless(finding, dirty))
+            fail(run, "%s at 0x%llx, target 0x%llx, guest 0x%llx, %s",
+                 q2_problem_id(finding->problem), (unsigned long long)finding->host_offset,
+                 (unsigned long long)finding->target_offset,
+                 (unsigned long long)finding->guest_offset, finding->detail ? finding->detail : "");
+    }
+    q2_check_free(check);
+    *ret_dirty = dirty;
     return !run->failed;
 }
 
