@@ -297,28 +297,46 @@ q2_image_discard(struct q2_image *image, uint64_t offset, uint64_t length, struc
     return rc;
 }
 
+/* A copy of the L2 table of an L1 entry, malloc'ed, all of whose entries keep the rules. */
+static int
+copy_entries(struct q2_image *image, uint64_t guest, uint8_t **ret_table, struct q2_error *err)
+{
+    const struct q2_geometry *geometry = &image->geometry;
+    Q2_AUTOFREE uint8_t *table = malloc(geometry->cluster_size);
+    if (!table)
+        return q2_error_set(err, Q2_ERR_NOMEM, "no memory for an L2 table");
+    for (uint64_t done = 0; done < geometry->l2_entries;) {
+        uint8_t *bytes;
+        uint64_t count, at = guest + (done << geometry->cluster_bits);
+        int rc = q2_l2_look(image, at, &bytes, &count, err);
+        for (uint64_t i = 0; rc == 0 && i < count; i++) {
+            struct q2_l2_entry entry;
+            rc = q2_l2_entry_at(image, bytes, i, at + (i << geometry->cluster_bits), &entry, err);
+        }
+        if (rc < 0)
+            return rc;
+        memcpy(table + done * geometry->l2_entry_size, bytes, count * geometry->l2_entry_size);
+        done += count;
+    }
+    *ret_table = Q2_STEAL(table);
+    return 0;
+}
+
 int
 q2_l1_drop(struct q2_image *image, uint64_t index, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &image->geometry;
-    uint64_t reach = q2_l2_reach(geometry), guest = index * reach;
     uint64_t raw = image->l1[index];
+    Q2_AUTOFREE uint8_t *table = NULL;
     if (!q2_entry_offset(raw))
         return 0;
-    for (uint64_t done = 0; done < geometry->l2_entries;) {
-        uint8_t *bytes;
-        uint64_t count;
-        int rc = q2_l2_look(image, guest + (done << geometry->cluster_bits), &bytes, &count, err);
-        for (uint64_t i = 0; rc == 0 && i < count; i++) {
-            struct q2_l2_entry old;
-            uint64_t at = guest + ((done + i) << geometry->cluster_bits);
-            rc = q2_l2_entry_at(image, bytes, i, at, &old, err);
-            if (rc == 0)
-                q2_l2_release(image, &old);
-        }
-        if (rc < 0)
-            return rc;
-        done += count;
+    /* Nothing is let go of before all that could fail has not: the table still leads there. */
+    int rc = copy_entries(image, index * q2_l2_reach(geometry), &table, err);
+    if (rc < 0)
+        return rc;
+    for (uint64_t i = 0; i < geometry->l2_entries; i++) {
+        struct q2_l2_entry old = q2_l2_load(geometry, table, i);
+        q2_l2_release(image, &old);
     }
     q2_l1_set(image, index, 0);
     q2_free_later(image, q2_entry_offset(raw) >> geometry->cluster_bits, 1);
