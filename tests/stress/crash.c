@@ -164,6 +164,7 @@ crash_run(struct run *run, const struct sequence *sequence)
     slot->top = slot->base;
     size_t total = record ? q2_record_count(record) : 0, durable = 0;
     run->verbose = false;
+    run->interrupted = true;
     for (size_t count = 0; fine && count <= total; count++) {
         if (count > 0 && q2_record_at(record, count - 1)->kind == Q2_RECORD_FLUSH)
             durable = count;

@@ -1,12 +1,191 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Errors: the last step of a sequence is done again and again, and each time another of the I/O
+ * operations or allocations that it makes fails, by itself or with all that follow. Whatever the
+ * step then says, the disk holds its old or its new bytes, the image can be used on, and the file
+ * has nothing worse than leaked clusters. */
+
+#include "core/io/fault.h"
+#include "core/io/memory.h"
+#include "tests/stress/allocations.h"
 #include "tests/stress/history.h"
+#include "tests/stress/ops.h"
 #include "tests/stress/sequence.h"
+
+#include <string.h>
+
+static const struct kind {
+    enum q2_fault_kind kind;
+    bool permanent;
+} kinds[] = {
+    {Q2_FAULT_EIO, false},   {Q2_FAULT_EIO, true},   {Q2_FAULT_ENOSPC, false},
+    {Q2_FAULT_ENOSPC, true}, {Q2_FAULT_TORN, false}, {Q2_FAULT_SHORT, false},
+};
+enum { KINDS = sizeof kinds / sizeof *kinds, MAX_N = 400 };
+
+/* A sweep over one step. */
+struct sweep {
+    struct run *run;
+    const struct step *step;
+    struct history history; /* before and after the step */
+    struct world saved;     /* the files before it */
+    bool memory;
+    struct kind kind;
+    struct slot *slot; /* whose file fails */
+    uint64_t nth;
+};
+
+static bool
+copy_world(struct world *from, struct world *to)
+{
+    for (unsigned i = 0; i < from->count; i++) {
+        struct slot *slot = world_add(to, from->slots[i].name);
+        if (!slot || !file_copy(from->slots[i].base, slot->base))
+            return false;
+    }
+    return true;
+}
+
+static void
+let_go(struct run *run)
+{
+    q2_image_close(run->image, NULL);
+    run->image = NULL;
+}
+
+/* What went wrong in spite of what was to be expected, with where that was. */
+static bool
+blame(struct sweep *sweep)
+{
+    char message[600];
+    snprintf(message, sizeof message, "%.590s", sweep->run->message);
+    snprintf(sweep->run->message, sizeof sweep->run->message, "%s, %s %d%s number %llu: %s",
+             sweep->step->op->name, sweep->memory ? "allocation" : sweep->slot->name,
+             (int)sweep->kind.kind, sweep->kind.permanent ? " from" : "",
+             (unsigned long long)sweep->nth, message);
+    return false;
+}
+
+/* Do the step while something fails. *ret_over: nothing did, there are no more. */
+static bool
+do_with_fault(struct sweep *sweep, bool *ret_over)
+{
+    struct run *run = sweep->run;
+    struct q2_file *fault = NULL;
+    struct q2_fault_plan plan = {.kind = sweep->kind.kind,
+                                 .ops = Q2_FAULT_ALL,
+                                 .nth = sweep->nth,
+                                 .permanent = sweep->kind.permanent};
+    if (!sweep->memory && q2_file_new_fault(sweep->slot->base, &plan, &fault, NULL) < 0)
+        return fail(run, "no fault");
+    if (fault)
+        sweep->slot->top = fault;
+    else
+        allocations_fail(sweep->nth, sweep->kind.permanent);
+    bool done = run_step(run, sweep->step);
+    if (done && run->image)
+        done = q2_image_flush(run->image, NULL) == 0;
+    bool over = fault ? q2_fault_matched(fault) < sweep->nth : !allocations_failed();
+    say(run, "%llu: %s\n", (unsigned long long)sweep->nth, done ? "done" : run->message);
+    bool fine = done || !over || fail(run, "it failed without a reason: %s", run->message);
+    if (fine)
+        run->failed = false;
+    /* A passing error leaves an image that can be read, and written back as it is closed. */
+    if (!sweep->kind.permanent) {
+        allocations_fail(0, false);
+        sweep->slot->top = sweep->slot->base;
+    }
+    bool unusable = !done && sweep->step->op->act == op_invalidate; /* it says so itself */
+    if (fine && run->image && !sweep->kind.permanent && !unusable)
+        fine = history_check_disk(run, &sweep->history, done && !over ? 1 : 0, 1);
+    let_go(run);
+    allocations_fail(0, false);
+    sweep->slot->top = sweep->slot->base;
+    q2_file_close(fault);
+    *ret_over = over;
+    return fine;
+}
+
+static bool
+check_after(struct sweep *sweep)
+{
+    struct run *run = sweep->run;
+    bool dirty = false;
+    /* Pass phrases may have changed, or not. */
+    struct q2_error err = {0};
+    struct q2_image_options options = run_options(run, 0);
+    if (q2_image_open("image", &options, &run->image, &err) == Q2_ERR_PASSPHRASE)
+        run->secret = sweep->history.versions[0].secret;
+    let_go(run);
+    return verify_survived(run, &dirty) && history_check(run, &sweep->history, 0, 1) &&
+           run_open(run, Q2_IMAGE_WRITE) && history_check_disk(run, &sweep->history, 0, 1) &&
+           run_close(run) && verify_survived(run, &dirty);
+}
+
+static bool
+sweep_one(struct sweep *sweep)
+{
+    bool over = false;
+    for (sweep->nth = 1; !over && sweep->nth < MAX_N;
+         sweep->nth += 1 + (sweep->nth > 40 ? sweep->nth / 8 : 0)) {
+        struct run *run = sweep->run;
+        if (!history_restore(&sweep->history.versions[0], run) ||
+            !copy_world(&sweep->saved, &run->world) || !run_open(run, Q2_IMAGE_WRITE))
+            return blame(sweep);
+        bool fine = do_with_fault(sweep, &over) && check_after(sweep);
+        let_go(run);
+        if (!fine)
+            return blame(sweep);
+    }
+    return true;
+}
+
+static bool
+sweep_all(struct sweep *sweep)
+{
+    struct run *run = sweep->run;
+    bool fine = true;
+    sweep->slot = world_find(&run->world, "image");
+    for (unsigned k = 0; fine && k < (sweep->memory ? 2 : KINDS); k++) {
+        sweep->kind = kinds[k];
+        fine = sweep_one(sweep);
+    }
+    sweep->slot = world_find(&run->world, "data");
+    for (unsigned k = 0; fine && sweep->slot && !sweep->memory && k < KINDS; k++) {
+        sweep->kind = kinds[k];
+        fine = sweep_one(sweep);
+    }
+    return fine;
+}
+
+/* The steps before the last one, and the last one as it should be. */
+static bool
+prepare(struct sweep *sweep, const struct sequence *sequence)
+{
+    struct run *run = sweep->run;
+    if (!run_begin(run, &sequence->params))
+        return false;
+    for (unsigned i = 0; i + 1 < sequence->count; i++)
+        if (!run_step(run, &sequence->steps[i]))
+            return false;
+    sweep->step = &sequence->steps[sequence->count - 1];
+    if (!run_close(run) || !copy_world(&run->world, &sweep->saved) ||
+        !history_add(&sweep->history, run, 0, true) || !run_open(run, Q2_IMAGE_WRITE))
+        return false;
+    return run_step(run, sweep->step) && run_close(run) &&
+           history_add(&sweep->history, run, 0, true);
+}
+
 bool
 faults_run(struct run *run, const struct sequence *sequence, bool memory)
 {
-    (void)run;
-    (void)sequence;
-    (void)memory;
-    return true;
+    struct sweep sweep = {.run = run, .memory = memory};
+    if (sequence->count == 0)
+        return true;
+    bool fine = prepare(&sweep, sequence) && sweep_all(&sweep);
+    let_go(run);
+    history_destroy(&sweep.history);
+    world_destroy(&sweep.saved);
+    return fine;
 }

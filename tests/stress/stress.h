@@ -118,6 +118,7 @@ struct run {
     unsigned keys;           /* bit n: pass phrase n opens it too */
     uint8_t *scratch;        /* params.most bytes */
     bool verbose, failed;
+    bool interrupted; /* bitmaps may have stayed in use */
     char message[1024];
 };
 

@@ -98,7 +98,7 @@ static size_t
 count_known(const struct run *run, const struct q2_check *check)
 {
     uint64_t known = q2_check_problem_count(check, Q2_PROBLEM_MAP_BEYOND_DISK).findings;
-    if (run->image)
+    if (run->image || run->interrupted)
         known += q2_check_problem_count(check, Q2_PROBLEM_BITMAP_IN_USE).findings;
     return known;
 }
