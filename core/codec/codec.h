@@ -33,7 +33,8 @@ void q2_decoder_free(struct q2_decoder *decoder);
 /* Decode exactly `length` bytes (one cluster) into `buffer`. The stream may be followed by other
  * bytes, as the descriptor's length is in whole sectors; *ret_used gets the number of source bytes
  * that the stream took. Q2_ERR_FORMAT where the stream is broken, is cut short, or does not decode
- * to exactly `length` bytes; what `buffer` then holds is undefined. */
+ * to exactly `length` bytes; what `buffer` then holds is undefined. Some damage that other readers
+ * would refuse goes unnoticed: to judge a deflate stream, walk it (window.h). */
 int q2_decoder_run(struct q2_decoder *decoder, const void *source, size_t source_length,
                    void *buffer, size_t length, size_t *ret_used, struct q2_error *err);
 
