@@ -96,7 +96,9 @@ do_with_fault(struct sweep *sweep, bool *ret_over)
         allocations_fail(0, false);
         sweep->slot->top = sweep->slot->base;
     }
-    bool unusable = !done && sweep->step->op->act == op_invalidate; /* it says so itself */
+    /* The one may only be closed after an error, the other may have got as far as the snapshot. */
+    bool unusable =
+        !done && (sweep->step->op->act == op_invalidate || sweep->step->op->act == op_load);
     if (fine && run->image && !sweep->kind.permanent && !unusable)
         fine = history_check_disk(run, &sweep->history, done && !over ? 1 : 0, 1);
     let_go(run);

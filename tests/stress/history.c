@@ -22,6 +22,27 @@ copy_kept(struct kept *to, const struct kept *from, const struct params *params)
     return true;
 }
 
+static bool
+copy_dirt(struct dirt *to, const struct dirt *from, const struct params *params)
+{
+    size_t sectors = params->most / 512 + 1;
+    *to = *from;
+    to->must = malloc(sectors);
+    to->may = malloc(sectors);
+    if (!to->must || !to->may)
+        return false;
+    memcpy(to->must, from->must, sectors);
+    memcpy(to->may, from->may, sectors);
+    return true;
+}
+
+static void
+free_dirt(struct dirt *dirt)
+{
+    free(dirt->must);
+    free(dirt->may);
+}
+
 bool
 history_add(struct history *history, const struct run *run, size_t records, bool durable)
 {
@@ -41,6 +62,9 @@ history_add(struct history *history, const struct run *run, size_t records, bool
     for (unsigned i = 0; i < run->model.snapshot_count; i++, version->snapshot_count++)
         if (!copy_kept(&version->snapshots[i], &run->model.snapshots[i], &run->params))
             return false;
+    for (unsigned i = 0; i < run->model.bitmap_count; i++, version->bitmap_count++)
+        if (!copy_dirt(&version->bitmaps[i], &run->model.bitmaps[i], &run->params))
+            return false;
     return true;
 }
 
@@ -51,6 +75,8 @@ history_destroy(struct history *history)
         state_destroy(&history->versions[i].active);
         for (unsigned s = 0; s < history->versions[i].snapshot_count; s++)
             state_destroy(&history->versions[i].snapshots[s].state);
+        for (unsigned b = 0; b < history->versions[i].bitmap_count; b++)
+            free_dirt(&history->versions[i].bitmaps[b]);
     }
     free(history->versions);
     *history = (struct history){0};
@@ -68,11 +94,13 @@ history_restore(const struct version *version, struct run *run)
         if (!copy_kept(&model->snapshots[i], &version->snapshots[i], &run->params))
             return false;
     }
-    for (unsigned i = 0; i < model->bitmap_count; i++) {
-        free(model->bitmaps[i].must);
-        free(model->bitmaps[i].may);
+    for (unsigned i = 0; i < model->bitmap_count; i++)
+        free_dirt(&model->bitmaps[i]);
+    for (model->bitmap_count = 0; model->bitmap_count < version->bitmap_count;) {
+        unsigned i = model->bitmap_count++;
+        if (!copy_dirt(&model->bitmaps[i], &version->bitmaps[i], &run->params))
+            return false;
     }
-    model->bitmap_count = 0;
     run->secret = version->secret;
     run->keys = version->keys;
     return true;

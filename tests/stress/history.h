@@ -13,6 +13,8 @@ struct version {
     struct state active;
     struct kept snapshots[MAX_SNAPSHOTS];
     unsigned snapshot_count;
+    struct dirt bitmaps[MAX_BITMAPS];
+    unsigned bitmap_count;
     struct q2_secret secret;
     unsigned keys;
     size_t records; /* that had been made when it was reached */

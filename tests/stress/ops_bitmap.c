@@ -52,8 +52,11 @@ op_bitmap_add(struct run *run, const uint64_t *arg)
         return true;
     dirt.must = calloc(1, sectors(run));
     dirt.may = calloc(1, sectors(run));
-    if (!dirt.must || !dirt.may)
+    if (!dirt.must || !dirt.may) {
+        free(dirt.must);
+        free(dirt.may);
         return fail(run, "no memory for a bitmap's model");
+    }
     model->bitmaps[model->bitmap_count++] = dirt;
     return succeeded(run, rc, &err, "bitmap_add");
 }
