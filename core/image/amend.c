@@ -6,6 +6,7 @@
 
 #include "core/image/amend.h"
 
+#include "core/image/bitmap_list.h"
 #include "core/image/refcount_width.h"
 #include "core/image/snapshot_table.h"
 
@@ -100,7 +101,7 @@ newer_feature(const struct q2_image *image, unsigned refcount_bits)
         return "extended L2 entries";
     if (incompatible & Q2_INCOMPATIBLE_CORRUPT)
         return "the corrupt bit";
-    if (image->area.has_bitmaps && image->area.nb_bitmaps > 0)
+    if (image->bitmaps && image->bitmaps->count > 0)
         return "bitmaps";
     if (image->header.compatible_features & ~(uint64_t)Q2_COMPATIBLE_KNOWN)
         return "compatible features that are unknown";

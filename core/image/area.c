@@ -270,14 +270,17 @@ put_bitmaps(uint8_t **at, const struct q2_area *area)
 static void
 put_extensions(uint8_t **at, const struct q2_area *area, bool features)
 {
+    /* What changes in an image's life comes before what is long, so that all of it is in the first
+     * sector of most images, and a write that is torn by a power cut between sectors keeps it
+     * whole. */
+    if (area->has_bitmaps)
+        put_bitmaps(at, area);
     put_text(at, Q2_EXTENSION_BACKING_FORMAT, area->backing_format);
     put_text(at, Q2_EXTENSION_DATA_FILE, area->data_file);
     if (area->has_crypto)
         put_crypto(at, area);
     if (features)
         put_features(at, area);
-    if (area->has_bitmaps)
-        put_bitmaps(at, area);
     if (area->unknown)
         memcpy(*at, area->unknown, area->unknown_length);
     *at += area->unknown_length;

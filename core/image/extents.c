@@ -10,7 +10,6 @@ static void
 describe(const struct q2_image *image, uint64_t offset, const struct q2_run *run,
          struct q2_extent *ret_extent)
 {
-    bool host = run->kind == Q2_CLUSTER_STANDARD || run->kind == Q2_CLUSTER_ZERO_ALLOCATED;
     *ret_extent = (struct q2_extent){
         .offset = offset,
         .length = run->length,
@@ -19,7 +18,7 @@ describe(const struct q2_image *image, uint64_t offset, const struct q2_run *run
         .data = run->kind == Q2_CLUSTER_STANDARD || run->kind == Q2_CLUSTER_COMPRESSED,
         .compressed = run->kind == Q2_CLUSTER_COMPRESSED,
         /* Encrypted bytes are of no use to those who read the file. */
-        .has_host = host && !image->geometry.encrypted && image->data,
+        .has_host = run->has_host && !image->geometry.encrypted && image->data,
     };
     if (ret_extent->has_host) {
         ret_extent->host = run->host;
@@ -40,10 +39,8 @@ q2_image_map_own(struct q2_image *image, uint64_t offset, uint64_t length,
     /* On across slices and tables, as far as it is alike. */
     while (rc == 0 && run.length < length && run.kind != Q2_CLUSTER_COMPRESSED) {
         if (q2_map_run(image, offset + run.length, length - run.length, &next, NULL) < 0 ||
-            next.kind != run.kind)
-            break;
-        bool host = run.kind == Q2_CLUSTER_STANDARD || run.kind == Q2_CLUSTER_ZERO_ALLOCATED;
-        if (host && next.host != run.host + run.length)
+            next.kind != run.kind || next.has_host != run.has_host ||
+            (run.has_host && next.host != run.host + run.length))
             break;
         run.length += next.length;
     }

@@ -82,6 +82,7 @@ struct q2_image {
     uint64_t *refcount_table_dirty; /* as l1_dirty */
     bool refcount_table_any_dirty;
     uint64_t refcount_table_entries;
+    uint64_t refcount_blocks_end; /* the last entry that is not 0, and one more */
     struct q2_cache *refcount_cache;
     uint64_t free_hint; /* no cluster below it is free */
     uint64_t virgin;    /* clusters from this one on have never been written: they read as zeros */
@@ -291,9 +292,11 @@ int q2_l1_drop(struct q2_image *image, uint64_t index, struct q2_error *err);
  * their own. */
 struct q2_run {
     enum q2_cluster_kind kind;
-    uint64_t length;                   /* bytes */
-    uint64_t host;                     /* of STANDARD and ZERO_ALLOCATED, bytes in the data file */
-    bool copied;                       /* of the same: may be written in place */
+    uint64_t length; /* bytes */
+    uint64_t host;   /* of STANDARD and ZERO_ALLOCATED, bytes in the data file */
+    bool copied;     /* of the same: may be written in place */
+    /* `host` says something: also of subclusters that are not allocated in a cluster that is. */
+    bool has_host;
     struct q2_compressed_range packed; /* of COMPRESSED: of the one cluster that it is */
     uint64_t packed_guest;             /* where that cluster begins */
 };
@@ -322,6 +325,9 @@ int q2_image_open_data_file(struct q2_image *image, const struct q2_image_option
                             struct q2_error *err);
 int q2_image_open_backing(struct q2_image *image, const struct q2_image_options *options,
                           struct q2_error *err);
+
+/* Whether the encryption header can be where the image says. */
+int q2_image_check_crypto(const struct q2_image *image, struct q2_error *err);
 
 /* Make the cipher of an encrypted image from the pass phrase. */
 int q2_image_open_cipher(struct q2_image *image, const struct q2_secret *secret,

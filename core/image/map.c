@@ -243,6 +243,7 @@ entry_run(const struct q2_image *image, const struct q2_l2_entry *entry, uint64_
     uint64_t inside = guest & (geometry->cluster_size - 1);
     struct q2_run run = {.kind = q2_l2_kind(geometry, entry->raw),
                          .length = geometry->cluster_size - inside};
+    enum q2_cluster_kind whole = run.kind;
     if (run.kind == Q2_CLUSTER_COMPRESSED) {
         run.packed = q2_compressed_decode(geometry, entry->raw);
         run.packed_guest = guest - inside;
@@ -251,7 +252,8 @@ entry_run(const struct q2_image *image, const struct q2_l2_entry *entry, uint64_
         unsigned count = alike(entry, sub, run.kind, &run.kind);
         run.length = ((uint64_t)(sub + count) << image->sub_bits) - inside;
     }
-    if (run.kind == Q2_CLUSTER_STANDARD || run.kind == Q2_CLUSTER_ZERO_ALLOCATED) {
+    run.has_host = whole == Q2_CLUSTER_STANDARD || whole == Q2_CLUSTER_ZERO_ALLOCATED;
+    if (run.has_host) {
         run.host = q2_entry_offset(entry->raw) + inside;
         run.copied = entry->raw & Q2_ENTRY_COPIED;
     }
@@ -262,10 +264,9 @@ static bool
 continues(const struct q2_run *run, const struct q2_run *next)
 {
     if (run->kind != next->kind || run->kind == Q2_CLUSTER_COMPRESSED ||
-        run->copied != next->copied)
+        run->copied != next->copied || run->has_host != next->has_host)
         return false;
-    bool host = run->kind == Q2_CLUSTER_STANDARD || run->kind == Q2_CLUSTER_ZERO_ALLOCATED;
-    return !host || run->host + run->length == next->host;
+    return !run->has_host || run->host + run->length == next->host;
 }
 
 int

@@ -7,6 +7,9 @@
 #include "core/image/internal.h"
 
 #include <inttypes.h>
+#include <string.h>
+
+enum { SECTOR = 512 };
 
 /* Set the corrupt bit, as far as the image can still be written at all. */
 static void
@@ -77,6 +80,27 @@ q2_header_store(struct q2_image *image, const struct q2_header *header, struct q
     return rc;
 }
 
+/* Write the sectors of the first cluster that differ from what is there, all at once. */
+static int
+write_first_cluster(struct q2_image *image, const uint8_t *bytes, size_t length,
+                    struct q2_error *err)
+{
+    Q2_AUTOFREE uint8_t *old = malloc(length);
+    if (!old)
+        return q2_error_set(err, Q2_ERR_NOMEM, "no memory for the first cluster");
+    int rc = q2_meta_read(image, 0, old, length, err);
+    if (rc < 0)
+        return rc;
+    size_t start = 0, end = length;
+    while (start < end && memcmp(old + start, bytes + start, SECTOR) == 0)
+        start += SECTOR;
+    while (end > start && memcmp(old + end - SECTOR, bytes + end - SECTOR, SECTOR) == 0)
+        end -= SECTOR;
+    if (start == end)
+        return 0;
+    return q2_meta_write(image, Q2_CLAIM_HEADER, start, bytes + start, end - start, err);
+}
+
 int
 q2_area_store(struct q2_image *image, const struct q2_header *header, struct q2_area *area,
               struct q2_error *err)
@@ -88,7 +112,7 @@ q2_area_store(struct q2_image *image, const struct q2_header *header, struct q2_
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for the first cluster");
     int rc = q2_area_encode(&stored, area, bytes, cluster_size, err);
     if (rc == 0)
-        rc = q2_meta_write(image, Q2_CLAIM_HEADER, 0, bytes, cluster_size, err);
+        rc = write_first_cluster(image, bytes, cluster_size, err);
     if (rc < 0)
         return rc;
     image->header = stored;

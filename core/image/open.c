@@ -161,6 +161,7 @@ load_refcount_table(struct q2_image *image, struct q2_error *err)
             q2_refcount_entry_validate(&image->geometry, image->refcount_table[i],
                                        header->refcount_table_offset + i * 8, &strict.sink);
     }
+    q2_refcount_find_end(image);
     /* What a dirty image's refcount structures say is made anew in a moment. */
     return header->incompatible_features & Q2_INCOMPATIBLE_DIRTY ? 0
                                                                  : q2_strict_result(&strict, err);
@@ -224,6 +225,8 @@ static int
 load(struct q2_image *image, const struct q2_image_options *options, struct q2_error *err)
 {
     int rc = load_first_cluster(image, err);
+    if (rc == 0)
+        rc = q2_image_check_crypto(image, err);
     if (rc == 0)
         rc = make_caches(image, options, err);
     if (rc == 0)

@@ -127,14 +127,28 @@ q2_image_open_backing(struct q2_image *image, const struct q2_image_options *opt
 
 /* ---- encryption ---- */
 
+int
+q2_image_check_crypto(const struct q2_image *image, struct q2_error *err)
+{
+    const struct q2_geometry *geometry = &image->geometry;
+    uint64_t offset = image->area.crypto_offset, length = image->area.crypto_length;
+    bool luks = image->header.crypt_method == Q2_CRYPT_LUKS;
+    if (luks && !image->area.has_crypto)
+        return q2_error_set(err, Q2_ERR_FORMAT, "%s: the image has no encryption header",
+                            image->file->name);
+    if (!image->area.has_crypto ||
+        (length <= MAX_CRYPTO_BYTES && (offset & (geometry->cluster_size - 1)) == 0 &&
+         q2_range_inside(offset, length, geometry->file_clusters << geometry->cluster_bits)))
+        return 0;
+    return q2_error_set(err, Q2_ERR_FORMAT,
+                        "%s: there can be no encryption header of %llu bytes at 0x%llx",
+                        image->file->name, (unsigned long long)length, (unsigned long long)offset);
+}
+
 static int
 open_luks(struct q2_image *image, const struct q2_secret *secret, struct q2_error *err)
 {
     uint64_t length = image->area.crypto_length;
-    if (!image->area.has_crypto || length > MAX_CRYPTO_BYTES)
-        return q2_error_set(err, Q2_ERR_FORMAT,
-                            "%s: an encryption header of %llu bytes cannot be one",
-                            image->file->name, (unsigned long long)length);
     struct q2_error cause = {0};
     Q2_AUTOFREE uint8_t *bytes = malloc(length + 1);
     image->luks_key = calloc(1, sizeof *image->luks_key);

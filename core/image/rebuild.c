@@ -250,6 +250,7 @@ adopt_table(struct rebuild *rebuild, bool in_place, struct q2_error *err)
     free(image->refcount_table);
     image->refcount_table = Q2_STEAL(rebuild->table);
     image->refcount_table_entries = rebuild->entries;
+    q2_refcount_find_end(image);
     return 0;
 }
 

@@ -177,6 +177,7 @@ adopt(struct widening *w, const struct q2_header *old, struct q2_error *err)
     uint64_t *table = image->refcount_table, entries = image->refcount_table_entries;
     image->refcount_table = w->table;
     image->refcount_table_entries = w->table_entries;
+    q2_refcount_find_end(image);
     free(image->refcount_table_dirty);
     image->refcount_table_dirty = w->table_dirty;
     image->refcount_table_any_dirty = false;

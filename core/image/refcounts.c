@@ -136,13 +136,19 @@ q2_refcount_lower(struct q2_image *image, uint64_t cluster, uint64_t *ret_refcou
 
 /* ---- making blocks ---- */
 
-uint64_t
-q2_refcount_end(const struct q2_image *image)
+void
+q2_refcount_find_end(struct q2_image *image)
 {
     uint64_t end = image->refcount_table_entries;
     while (end > 0 && !(image->refcount_table[end - 1] & ~Q2_REFCOUNT_TABLE_RESERVED))
         end--;
-    return end << image->geometry.refcount_block_bits;
+    image->refcount_blocks_end = end;
+}
+
+uint64_t
+q2_refcount_end(const struct q2_image *image)
+{
+    return image->refcount_blocks_end << image->geometry.refcount_block_bits;
 }
 
 /* Blocks [first_index, first_index + blocks) of the table, put at clusters from `at` on, all
@@ -321,6 +327,7 @@ q2_refcount_table_grow(struct q2_image *image, uint64_t needed, struct q2_error 
              i++)
             image->refcount_table[i] = 0;
         image->refcount_table_entries = q2_min(old_entries, image->refcount_table_entries);
+        q2_refcount_find_end(image);
         return rc;
     }
     memset(image->refcount_table_dirty, 0,

@@ -27,6 +27,9 @@ int q2_refcount_lower(struct q2_image *image, uint64_t cluster, uint64_t *ret_re
 /* Refcounts in a block. */
 uint64_t q2_refcount_block_entries(const struct q2_image *image);
 
+/* Find out where the blocks end, after the table in memory has been replaced. */
+void q2_refcount_find_end(struct q2_image *image);
+
 /* The first cluster behind the range of the last block that there is. */
 uint64_t q2_refcount_end(const struct q2_image *image);
 
@@ -44,6 +47,8 @@ q2_refcount_table_set(struct q2_image *image, uint64_t index, uint64_t raw)
     image->refcount_table[index] = raw;
     image->refcount_table_dirty[index / 64 / 64] |= UINT64_C(1) << (index / 64 % 64);
     image->refcount_table_any_dirty = true;
+    if (raw)
+        image->refcount_blocks_end = q2_max(image->refcount_blocks_end, index + 1);
 }
 
 /* Clusters [first, first + count) belong to the file from now on. */

@@ -61,6 +61,12 @@ check(const struct resize *r, struct q2_error *err)
         return q2_error_set(err, Q2_ERR_RANGE,
                             "%s: preallocation cannot be used when the disk becomes smaller",
                             image->file->name);
+    if (r->preallocation != Q2_PREALLOCATION_OFF && image->geometry.encrypted &&
+        image->header.version < 3)
+        return q2_error_set(err, Q2_ERR_UNSUPPORTED,
+                            "%s: clusters of an encrypted image of version 2 cannot be "
+                            "preallocated: they would not read as zeros",
+                            image->file->name);
     if (image->geometry.data_file && !image->data)
         return q2_error_set(err, Q2_ERR_UNSUPPORTED,
                             "%s: the size cannot change without the data file", image->file->name);

@@ -7,15 +7,17 @@
  *    a. COPIED flags cleared in the snapshot's L2 tables, as far as any are set
  *    b. refcounts of all below the snapshot's L1 table, raised by one
  *    c. a copy of that L1 table in new clusters
- *    d. the header: the place and size of the active L1 table and the size of the disk, in one
- * write e. refcounts of the old L1 table and all below it, lowered by one The header's write is the
- * instant of change: before it the old state is active with all that it refers to, after it the
- * snapshot's. A crash leaves clusters that are leaked or counted too often. No COPIED flag can be
- * right at the end, as all that is active now is the snapshot's too.
+ *    d. the header: place and size of the active L1 table, and the size of the disk, in one write
+ *    e. refcounts of the old L1 table and all below it, lowered by one
+ *
+ * The header's write is the instant of change: before it the old state is active with all that it
+ * refers to, after it the snapshot's. A crash leaves clusters that are leaked or counted too often.
+ * No COPIED flag can be right at the end, as all that is active now is the snapshot's too.
  *
  * What both states refer to is raised first and lowered later, which takes room in refcounts of few
  * bits; what would not fit is refused before a. */
 
+#include "core/image/bitmap_list.h"
 #include "core/image/refcount_bulk.h"
 #include "core/image/snapshot_table.h"
 #include "core/image/snapshots.h"
@@ -49,11 +51,12 @@ static int
 check_change(const struct q2_image *image, const struct change *change, struct q2_error *err)
 {
     const char *name = q2_image_name(image);
-    if (image->area.has_bitmaps && image->area.nb_bitmaps > 0)
+    unsigned bitmaps = image->bitmaps ? image->bitmaps->count : 0;
+    if (bitmaps > 0)
         return q2_error_set(err, Q2_ERR_UNSUPPORTED,
                             "%s: the image has %u bitmaps, which would not know what changes when "
                             "a snapshot is applied",
-                            name, image->area.nb_bitmaps);
+                            name, bitmaps);
     if (change->disk_size % 512 != 0)
         return q2_error_set(err, Q2_ERR_FORMAT,
                             "%s: the snapshot at offset 0x%llx has a disk of %llu bytes, which is "

@@ -17,7 +17,10 @@ static const uint8_t severities[] = {
 static bool
 breaks(enum q2_problem problem)
 {
-    if (problem == Q2_PROBLEM_HEADER_CORRUPT || problem == Q2_PROBLEM_HEADER_DIRTY)
+    /* The first two open has rules of its own for; the third is how version 2 images were made, and
+     * what old software left when it made them version 3. */
+    if (problem == Q2_PROBLEM_HEADER_CORRUPT || problem == Q2_PROBLEM_HEADER_DIRTY ||
+        problem == Q2_PROBLEM_SNAPSHOT_EXTRA_SHORT)
         return false;
     return severities[problem] == CORRUPTION || severities[problem] == ERROR;
 }

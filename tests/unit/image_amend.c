@@ -33,7 +33,7 @@ header_of(struct q2_file *file)
     return &header;
 }
 
-Test(amend, refcount_widths, .timeout = 60)
+Test(amend, refcount_widths)
 {
     struct q2_error err = {0};
     uint64_t size;
@@ -179,7 +179,7 @@ cut_everywhere(const char *recipe, const struct q2_amend_options *options)
     must_close(&opened);
 }
 
-Test(amend, power_cuts, .timeout = 300)
+Test(amend, power_cuts)
 {
     cut_everywhere(text, &(struct q2_amend_options){.fields = Q2_AMEND_REFCOUNT_BITS,
                                                     .refcount_bits = 64});
@@ -204,7 +204,7 @@ open_with(struct q2_file *file, const struct q2_secret *secret, struct q2_image 
     return q2_image_open_file(record, &options, ret_image, err);
 }
 
-Test(amend, keys, .timeout = 60)
+Test(amend, keys)
 {
     struct q2_error err = {0};
     struct q2_image *image = NULL;

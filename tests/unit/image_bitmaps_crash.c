@@ -137,7 +137,7 @@ keep_even(size_t index, void *data)
     return !(index & 1);
 }
 
-Test(bitmaps_crash, leaves_each_bitmap_true_or_in_use, .timeout = 300)
+Test(bitmaps_crash, leaves_each_bitmap_true_or_in_use)
 {
     static bool (*const keeps[])(size_t, void *) = {NULL, keep_none, keep_odd, keep_even};
     Q2_AUTOCLOSE struct q2_file *base = build_image(recipe);
@@ -191,13 +191,13 @@ sweep(enum q2_fault_kind kind, bool permanent)
     free(before);
 }
 
-Test(bitmaps_crash, no_error_makes_a_bitmap_lie, .timeout = 300)
+Test(bitmaps_crash, no_error_makes_a_bitmap_lie)
 {
     sweep(Q2_FAULT_EIO, false);
     sweep(Q2_FAULT_TORN, true);
 }
 
-Test(bitmaps_crash, no_lack_of_space_makes_a_bitmap_lie, .timeout = 300)
+Test(bitmaps_crash, no_lack_of_space_makes_a_bitmap_lie)
 {
     sweep(Q2_FAULT_ENOSPC, false);
     sweep(Q2_FAULT_ENOSPC, true);

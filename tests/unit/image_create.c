@@ -109,7 +109,7 @@ expect_zeros(struct q2_file *file, uint64_t size)
         cr_assert_eq(bytes[i], 0, "byte %llu", (unsigned long long)i);
 }
 
-Test(create, clean_and_zero, .timeout = 120)
+Test(create, clean_and_zero)
 {
     static const uint64_t sizes[] = {0, 512, 65536, 3 * 65536 + 512};
     for (unsigned cluster = 9; cluster <= 17; cluster += 2)
@@ -165,7 +165,7 @@ Test(create, over_something_else)
     expect_zeros(file, 1 << 20);
 }
 
-Test(create, every_fault, .timeout = 120)
+Test(create, every_fault)
 {
     static const enum q2_fault_kind kinds[] = {Q2_FAULT_EIO, Q2_FAULT_ENOSPC, Q2_FAULT_TORN};
     const struct q2_create_options options = {.size = 1 << 20,

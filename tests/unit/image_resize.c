@@ -50,7 +50,7 @@ expect_disk(struct q2_file *file, const uint8_t *old, uint64_t old_size, uint64_
     expect_state(file, -1, expected, size, when);
 }
 
-Test(resize, grow_and_shrink, .timeout = 120)
+Test(resize, grow_and_shrink)
 {
     for (unsigned i = 0; i < IMAGES; i++)
         for (unsigned pre = 0; pre < 4; pre++) {
@@ -161,7 +161,7 @@ cut_everywhere(const char *text, uint64_t new_size, enum q2_preallocation preall
     must_close(&opened);
 }
 
-Test(resize, power_cuts, .timeout = 300)
+Test(resize, power_cuts)
 {
     for (unsigned i = 0; i < IMAGES; i++) {
         cut_everywhere(images[i], 3 << 20, Q2_PREALLOCATION_OFF);
@@ -170,7 +170,7 @@ Test(resize, power_cuts, .timeout = 300)
     }
 }
 
-Test(resize, faults, .timeout = 300)
+Test(resize, faults)
 {
     for (unsigned grow = 0; grow < 2; grow++)
         for (uint64_t nth = 1;; nth++) {
