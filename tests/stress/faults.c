@@ -77,6 +77,10 @@ do_with_fault(struct sweep *sweep, bool *ret_over)
                                  .ops = Q2_FAULT_ALL,
                                  .nth = sweep->nth,
                                  .permanent = sweep->kind.permanent};
+    if (plan.kind == Q2_FAULT_TORN) { /* the first cluster is trusted to be written whole */
+        plan.offset = UINT64_C(1) << run->params.cluster_bits;
+        plan.length = Q2_FILE_SIZE_MAX - plan.offset;
+    }
     if (!sweep->memory && q2_file_new_fault(sweep->slot->base, &plan, &fault, NULL) < 0)
         return fail(run, "no fault");
     if (fault)

@@ -11,8 +11,9 @@
 #include <string.h>
 
 struct settings {
-    uint64_t seed, operations;
-    unsigned steps; /* of a sequence; 0: what suits the mode */
+    uint64_t seed;
+    uint64_t operations; /* 0: what suits the mode */
+    unsigned steps;      /* of a sequence; 0: what suits the mode */
     const char *script;
     struct how how;
     bool forever;
@@ -111,9 +112,12 @@ static int
 run_seeds(const struct settings *settings)
 {
     static const unsigned steps[MODES] = {150, 16, 14, 14};
+    static const unsigned operations[MODES] = {10000, 480, 1400, 2000};
     unsigned count = settings->steps ? settings->steps : steps[settings->how.mode];
-    uint64_t done = 0;
-    for (uint64_t seed = settings->seed; settings->forever || done < settings->operations; seed++) {
+    uint64_t done = 0, most = settings->operations;
+    if (most == 0)
+        most = operations[settings->how.mode];
+    for (uint64_t seed = settings->seed; settings->forever || done < most; seed++) {
         struct sequence sequence = {0};
         if (!sequence_choose(&sequence, seed, count, settings->how.mode))
             return 2;
@@ -133,7 +137,7 @@ run_seeds(const struct settings *settings)
 int
 main(int argc, char **argv)
 {
-    struct settings settings = {.seed = 1, .operations = 10000};
+    struct settings settings = {.seed = 1};
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (parse(argc, argv, &settings) < 0) {
         fputs(usage, stderr);
