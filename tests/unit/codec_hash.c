@@ -9,6 +9,7 @@
 #include "core/codec/hash.h"
 
 #include <criterion/criterion.h>
+#include <openssl/evp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +100,29 @@ Test(codec_hash, published_vectors_of_pbkdf2)
         cr_assert_eq(strncmp(hex, d->key, strlen(d->key)), 0, "%s", hex);
         q2_hash_close(&hash);
     }
+}
+
+/* SHA-256 has a way of its own; libcrypto judges it, around the sizes of its blocks. */
+Test(codec_hash, our_pbkdf2_is_libcryptos)
+{
+    static const size_t passphrases[] = {0, 1, 63, 64, 65, 200}, keys[] = {1, 32, 33, 64, 100};
+    struct q2_hash hash = hash_for("sha256");
+    uint8_t passphrase[200], expected[100], got[100];
+    for (size_t i = 0; i < sizeof passphrase; i++)
+        passphrase[i] = (uint8_t)(i * 7 + 1);
+    for (size_t i = 0; i < 6 * 5 * 3; i++) {
+        size_t length = passphrases[i % 6], key = keys[i / 6 % 5];
+        uint32_t iterations = i / 30 == 0 ? 1 : i / 30 == 1 ? 2 : 60000;
+        struct q2_pbkdf2 job = {passphrase, length, passphrase + 50, 1 + i, iterations};
+        cr_assert_eq(q2_hash_pbkdf2(&hash, &job, got, key, NULL), 0);
+        cr_assert_eq(PKCS5_PBKDF2_HMAC((const char *)passphrase, (int)length, job.salt,
+                                       (int)job.salt_length, (int)iterations, EVP_sha256(),
+                                       (int)key, expected),
+                     1);
+        cr_assert_arr_eq(got, expected, key, "%zu bytes, key of %zu, %u iterations", length, key,
+                         iterations);
+    }
+    q2_hash_close(&hash);
 }
 
 Test(codec_hash, impossible_counts)
