@@ -19,8 +19,9 @@ apply_write(const struct q2_record *record, enum kept_writes way, uint64_t *rand
             struct q2_file *target)
 {
     int rc = 0;
-    /* The header and its extensions are trusted to be written whole. */
-    if (way != SECTORS || record->offset == 0)
+    /* The first cluster is trusted to be written whole: a backing file's name moves when an
+     * extension comes before it. None is smaller than this. */
+    if (way != SECTORS || record->offset < 512)
         return q2_file_write(target, record->offset, record->bytes, record->length, NULL);
     for (uint64_t at = 0; at < record->length && rc == 0;) {
         uint64_t end = ((record->offset + at) / SECTOR + 1) * SECTOR - record->offset;

@@ -42,9 +42,6 @@ op_version(struct run *run, const uint64_t *arg)
     struct q2_amend_options options = {.fields = Q2_AMEND_VERSION,
                                        .version = 2 + (unsigned)(arg[0] % 2)};
     say(run, " %u", options.version);
-    /* TODO bitmaps */
-    if (run->model.bitmap_count > 0 && !(run_close(run) && run_open(run, Q2_IMAGE_WRITE)))
-        return false;
     return amend(run, &options);
 }
 

@@ -110,16 +110,7 @@ op_goto(struct run *run, const uint64_t *arg)
         return true;
     unsigned index = (unsigned)(arg[0] % model->snapshot_count);
     say(run, " %u", index);
-    /* TODO goto */
-    if (model->bitmap_count > 0 && !(run_close(run) && run_open(run, Q2_IMAGE_WRITE)))
-        return false;
     int rc = q2_snapshot_goto(run->image, index, &err);
-    /* Bitmaps that were removed are on the disk until the image is closed. */
-    if (rc == Q2_ERR_UNSUPPORTED && model->bitmap_count == 0) {
-        if (!run_close(run) || !run_open(run, Q2_IMAGE_WRITE))
-            return false;
-        rc = q2_snapshot_goto(run->image, index, &err);
-    }
     if (narrow(run, rc) || (rc == Q2_ERR_UNSUPPORTED && model->bitmap_count > 0))
         return verify_open(run);
     if (!succeeded(run, rc, &err, "snapshot_goto"))
@@ -227,12 +218,11 @@ op_resize(struct run *run, const uint64_t *arg)
         size = size / unit * unit;
     bool grows = size > run->model.active.size;
     enum q2_preallocation how = grows && arg[2] % 4 == 0 ? (arg[3] % 4) : Q2_PREALLOCATION_OFF;
-    /* TODO encrypted */
-    if (run->params.crypt && q2_image_header(run->image)->version == 2)
-        how = Q2_PREALLOCATION_OFF;
     say(run, " to %llu preallocation %d", (unsigned long long)size, (int)how);
     int rc = q2_image_resize(run->image, size, how, &err);
-    if (rc == Q2_ERR_UNSUPPORTED && run->model.snapshot_count > 0)
+    bool garbled = how != Q2_PREALLOCATION_OFF && run->params.crypt &&
+                   q2_image_header(run->image)->version < 3;
+    if (rc == Q2_ERR_UNSUPPORTED && (run->model.snapshot_count > 0 || garbled))
         return verify_open(run);
     if (!succeeded(run, rc, &err, "resize"))
         return false;
