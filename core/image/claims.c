@@ -33,6 +33,7 @@ q2_claim_name(enum q2_claim claim)
         [Q2_CLAIM_SNAPSHOT_L1] = "a snapshot's L1 table",
         [Q2_CLAIM_BITMAPS] = "the bitmaps' metadata",
         [Q2_CLAIM_CRYPTO] = "the encryption header",
+        [Q2_CLAIM_SEVERAL] = "metadata of several kinds",
     };
     return names[claim];
 }
@@ -59,6 +60,12 @@ q2_claims_free(struct q2_claims *claims)
         return;
     free(claims->slots);
     free(claims);
+}
+
+static enum q2_claim
+claim_in(uint64_t slot)
+{
+    return slot & ((1 << CLAIM_BITS) - 1);
 }
 
 static uint64_t
@@ -102,11 +109,12 @@ q2_claims_add(struct q2_claims *claims, uint64_t first, uint64_t count, enum q2_
             if (rc < 0)
                 return rc;
         }
-        uint64_t at = slot_of(claims, cluster);
-        if (claims->slots[at])
-            continue;
-        claims->slots[at] = cluster << CLAIM_BITS | claim;
-        claims->used++;
+        uint64_t at = slot_of(claims, cluster), slot = cluster << CLAIM_BITS | claim;
+        if (!claims->slots[at])
+            claims->used++;
+        else if (claims->slots[at] != slot)
+            slot = cluster << CLAIM_BITS | Q2_CLAIM_SEVERAL;
+        claims->slots[at] = slot;
     }
     return 0;
 }
@@ -132,7 +140,7 @@ q2_claims_remove(struct q2_claims *claims, uint64_t first, uint64_t count)
 {
     for (uint64_t cluster = first; cluster < first + count; cluster++) {
         uint64_t at = slot_of(claims, cluster);
-        if (claims->slots[at])
+        if (claims->slots[at] && claim_in(claims->slots[at]) != Q2_CLAIM_SEVERAL)
             empty(claims, at);
     }
 }
@@ -151,7 +159,7 @@ q2_claims_clash(const struct q2_claims *claims, uint64_t first, uint64_t count,
 {
     for (uint64_t cluster = first; cluster < first + count; cluster++) {
         uint64_t slot = claims->slots[slot_of(claims, cluster)];
-        enum q2_claim claim = slot & ((1 << CLAIM_BITS) - 1);
+        enum q2_claim claim = claim_in(slot);
         if (slot && claim != allowed) {
             *ret_cluster = cluster;
             return claim;

@@ -24,6 +24,7 @@ enum q2_claim {
     Q2_CLAIM_SNAPSHOT_L1,
     Q2_CLAIM_BITMAPS, /* directory and tables */
     Q2_CLAIM_CRYPTO,
+    Q2_CLAIM_SEVERAL, /* of different kinds at once: nothing may write there any more */
 };
 
 const char *q2_claim_name(enum q2_claim claim);
@@ -33,11 +34,11 @@ struct q2_claims;
 int q2_claims_new(struct q2_claims **ret_claims, struct q2_error *err);
 void q2_claims_free(struct q2_claims *claims);
 
-/* Clusters [first, first + count) hold `claim` from now on. A cluster that is claimed already keeps
- * what it has. */
+/* Clusters [first, first + count) hold `claim` from now on. One that held something else is
+ * Q2_CLAIM_SEVERAL for good. */
 int q2_claims_add(struct q2_claims *claims, uint64_t first, uint64_t count, enum q2_claim claim,
                   struct q2_error *err);
-/* They hold nothing that is known. */
+/* They hold nothing that is known, except for those that are claimed by several. */
 void q2_claims_remove(struct q2_claims *claims, uint64_t first, uint64_t count);
 void q2_claims_clear(struct q2_claims *claims);
 
