@@ -17,6 +17,9 @@ static int
 table_of(struct q2_image *image, uint64_t index, uint64_t *ret_offset, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &image->geometry;
+    if (!image->l1)
+        return q2_error_set(err, Q2_ERR_IO, "%s: the image could not be read anew",
+                            image->file->name);
     uint64_t raw = index < image->header.l1_size ? image->l1[index] : 0;
     uint64_t offset = q2_entry_offset(raw);
     bool simple = (raw & q2_entry_odd_bits(geometry)) == 0;
@@ -199,13 +202,13 @@ q2_l2_release(struct q2_image *image, const struct q2_l2_entry *entry)
     case Q2_CLUSTER_COMPRESSED: {
         struct q2_compressed_range range = q2_compressed_decode(geometry, entry->raw);
         uint64_t first = range.offset >> bits;
-        q2_free_later(image, first, ((range.offset + range.length - 1) >> bits) - first + 1);
+        q2_free_data_later(image, first, ((range.offset + range.length - 1) >> bits) - first + 1);
         break;
     }
     case Q2_CLUSTER_STANDARD:
     case Q2_CLUSTER_ZERO_ALLOCATED:
         if (!geometry->data_file)
-            q2_free_later(image, q2_entry_offset(entry->raw) >> bits, 1);
+            q2_free_data_later(image, q2_entry_offset(entry->raw) >> bits, 1);
         break;
     case Q2_CLUSTER_UNALLOCATED:
     case Q2_CLUSTER_ZERO:

@@ -193,11 +193,14 @@ q2_image_write_stream(struct q2_image *image, uint64_t offset, const uint8_t *st
     return rc;
 }
 
-int
-q2_image_compress(struct q2_image *image, const void *buffer, size_t length, uint8_t **ret_stream,
-                  size_t *ret_length, struct q2_error *err)
+static int
+compress(struct q2_image *image, const void *buffer, size_t length, uint8_t **ret_stream,
+         size_t *ret_length, struct q2_error *err)
 {
     size_t cluster_size = image->geometry.cluster_size;
+    if (!image->codecs)
+        return q2_error_set(err, Q2_ERR_IO, "%s: the image could not be read anew",
+                            image->file->name);
     if (length >= cluster_size)
         return q2_codecs_compress(image->codecs, buffer, ret_stream, ret_length, err);
     /* The last cluster of the disk is compressed as a whole all the same. */
@@ -206,6 +209,18 @@ q2_image_compress(struct q2_image *image, const void *buffer, size_t length, uin
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory to compress");
     memcpy(cluster, buffer, length);
     return q2_codecs_compress(image->codecs, cluster, ret_stream, ret_length, err);
+}
+
+int
+q2_image_compress(struct q2_image *image, const void *buffer, size_t length, uint8_t **ret_stream,
+                  size_t *ret_length, struct q2_error *err)
+{
+    /* No guest cluster, but in the way of whoever takes the image apart. */
+    struct q2_range range;
+    q2_range_hold(&image->ranges, &range, UINT64_MAX - 1, UINT64_MAX, false);
+    int rc = compress(image, buffer, length, ret_stream, ret_length, err);
+    q2_range_release(&image->ranges, &range);
+    return rc;
 }
 
 int

@@ -31,7 +31,7 @@ snapshot_images()
         esac
         ((size <= most_bytes)) || continue
         case $history in
-        random | compressed | snapshots | deleted | applied | vmstate | resized | filled)
+        random | compressed | snapshots | deleted | applied | vmstate | resized)
             number=$((number + 1))
             if [[ $pattern != "*" ]] || ((number % 8 == 0)); then
                 echo "$name $cluster $size $options $history"
