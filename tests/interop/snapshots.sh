@@ -20,7 +20,7 @@ pattern=${3:-*}
 # Disks of more than this take too long to read as often as here.
 readonly most_bytes=$((70 << 20))
 
-# Every eighth of those that QEMU can take snapshots of; all of them if a pattern is given.
+# Every sixteenth of those that QEMU can take snapshots of; all of them if a pattern is given.
 snapshot_images()
 {
     local name cluster size options history number=0
@@ -33,7 +33,7 @@ snapshot_images()
         case $history in
         random | compressed | snapshots | deleted | applied | vmstate | resized)
             number=$((number + 1))
-            if [[ $pattern != "*" ]] || ((number % 8 == 0)); then
+            if [[ $pattern != "*" ]] || ((number % 16 == 0)); then
                 echo "$name $cluster $size $options $history"
             fi
             ;;
