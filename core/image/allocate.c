@@ -169,11 +169,17 @@ remember(struct q2_frees *frees, uint64_t first, uint64_t count)
 }
 
 void
+q2_free_data_later(struct q2_image *image, uint64_t first, uint64_t count)
+{
+    if (remember(&image->leaving, first, count))
+        image->leaving_clusters += count;
+}
+
+void
 q2_free_later(struct q2_image *image, uint64_t first, uint64_t count)
 {
     q2_claims_remove(image->claims, first, count);
-    if (remember(&image->leaving, first, count))
-        image->leaving_clusters += count;
+    q2_free_data_later(image, first, count);
 }
 
 void
@@ -200,19 +206,30 @@ q2_release_leaving(struct q2_image *image)
     image->leaving_clusters = 0;
 }
 
-/* Nobody refers to clusters [first, first + count) any more. */
+int
+q2_free_bytes(struct q2_image *image, uint64_t first, uint64_t count, struct q2_error *err)
+{
+    unsigned bits = image->geometry.cluster_bits;
+    if (!(image->flags & Q2_IMAGE_DISCARD))
+        return 0;
+    int rc = q2_check_overlap(image, Q2_CLAIM_NONE, first << bits, count << bits, err);
+    return rc < 0 ? rc : q2_file_punch(image->file, first << bits, count << bits, err);
+}
+
+/* Nobody refers to clusters [first, first + count) any more, unless the image lies. */
 static int
 forget_clusters(struct q2_image *image, uint64_t first, uint64_t count, struct q2_error *err)
 {
     unsigned bits = image->geometry.cluster_bits;
+    int rc = q2_check_overlap(image, Q2_CLAIM_NONE, first << bits, count << bits, err);
+    if (rc < 0)
+        return rc;
     image->free_hint = q2_min(image->free_hint, first);
     if (image->pack_offset >> bits >= first && image->pack_offset >> bits < first + count)
         image->pack_offset = 0;
     q2_cache_forget(image->l2_cache, first << bits, count << bits);
     q2_cache_forget(image->refcount_cache, first << bits, count << bits);
-    if (!(image->flags & Q2_IMAGE_DISCARD))
-        return 0;
-    return q2_file_punch(image->file, first << bits, count << bits, err);
+    return q2_free_bytes(image, first, count, err);
 }
 
 static int
@@ -280,11 +297,15 @@ q2_image_cut(struct q2_image *image, struct q2_error *err)
     }
     if (end << bits >= size)
         return 0;
+    /* Metadata there is in use, whatever its refcounts say. */
+    rc = q2_check_overlap(image, Q2_CLAIM_NONE, end << bits, size - (end << bits), err);
+    if (rc < 0)
+        return rc;
     /* known_end first: a reader must not take the cut for somebody else's. */
     image->known_end = q2_min(image->known_end, end << bits);
     rc = q2_file_truncate(image->file, end << bits, err);
     if (rc < 0)
-        return rc;
+        return rc == Q2_ERR_UNSUPPORTED ? 0 : rc;
     image->virgin = end;
     image->geometry.file_clusters = end;
     image->geometry.file_size = end << bits;

@@ -178,9 +178,13 @@ free_bytes(struct q2_image *image, uint64_t offset, uint64_t length, bool now)
 static void
 free_entries(struct q2_image *image, const uint64_t *table, uint64_t entries, bool now)
 {
-    for (uint64_t i = 0; i < entries; i++)
-        if (table[i] & Q2_ENTRY_OFFSET)
-            free_bytes(image, table[i] & Q2_ENTRY_OFFSET, 1, now);
+    for (uint64_t i = 0; i < entries; i++) {
+        uint64_t cluster = q2_entry_offset(table[i]) >> image->geometry.cluster_bits;
+        if (cluster && now)
+            q2_free_now(image, cluster, 1);
+        else if (cluster)
+            q2_free_data_later(image, cluster, 1);
+    }
 }
 
 /* A table that cannot be read leaks what it led to. */

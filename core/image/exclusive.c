@@ -11,10 +11,7 @@ check_writable(const struct q2_image *image, struct q2_error *err)
     if (!(image->flags & Q2_IMAGE_WRITE))
         return q2_error_set(err, Q2_ERR_READ_ONLY, "%s: the image is open read only",
                             image->file->name);
-    if (image->broken)
-        return q2_error_set(err, Q2_ERR_CORRUPT, "%s: the image is corrupt and no longer written",
-                            image->file->name);
-    return 0;
+    return q2_check_broken(image, err);
 }
 
 int

@@ -95,10 +95,9 @@ q2_image_write_back(struct q2_image *image, struct q2_error *err)
 {
     if (!image->refcount_cache)
         return 0;
-    if (image->broken)
-        return q2_error_set(err, Q2_ERR_CORRUPT, "%s: the image is corrupt and no longer written",
-                            image->file->name);
-    int rc = write_refcounts(image, err);
+    int rc = q2_check_broken(image, err);
+    if (rc == 0)
+        rc = write_refcounts(image, err);
     if (rc == 0 && (mapping_dirty(image) || image->mapping_unsettled)) {
         /* Written but not yet known to be durable, should a barrier fail. */
         image->mapping_unsettled = true;

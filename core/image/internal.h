@@ -141,6 +141,9 @@ int q2_meta_read(struct q2_image *image, uint64_t offset, void *buffer, size_t l
 int q2_meta_write(struct q2_image *image, enum q2_claim claim, uint64_t offset, const void *buffer,
                   size_t length, struct q2_error *err);
 
+/* Q2_ERR_CORRUPT once an overlap has been found. */
+int q2_check_broken(const struct q2_image *image, struct q2_error *err);
+
 /* Refuse a write of [offset, offset + length) of the image file that would hit metadata other than
  * `allowed`: marks the image corrupt, and no more writes are possible. Q2_ERR_CORRUPT. */
 int q2_check_overlap(struct q2_image *image, enum q2_claim allowed, uint64_t offset,
@@ -188,9 +191,12 @@ int q2_allocate(struct q2_image *image, uint64_t count, enum q2_claim claim, uin
                 struct q2_error *err);
 
 /* Clusters [first, first + count) lose one reference each, which the disk still has: they are freed
- * at step 5. Never fails: what cannot be remembered leaks. Drops claims on them if `count_claims`.
- */
+ * at step 5. Never fails: what cannot be remembered leaks. Nothing is claimed there any more. */
 void q2_free_later(struct q2_image *image, uint64_t first, uint64_t count);
+
+/* The same for what entries in the image led to, guest data or bits of a bitmap. Claims stay: an
+ * entry that leads to metadata gives nobody the right to write there. */
+void q2_free_data_later(struct q2_image *image, uint64_t first, uint64_t count);
 
 /* The same for clusters that the disk does not refer to: they are free at once. */
 void q2_free_now(struct q2_image *image, uint64_t first, uint64_t count);
@@ -199,7 +205,11 @@ void q2_free_now(struct q2_image *image, uint64_t first, uint64_t count);
  * become free is getting much. */
 int q2_image_tidy(struct q2_image *image, struct q2_error *err);
 
-/* Cut the file behind the last cluster that is in use. The exclusive image, settled. */
+/* With Q2_IMAGE_DISCARD, give the bytes of clusters that have become free back to the system. */
+int q2_free_bytes(struct q2_image *image, uint64_t first, uint64_t count, struct q2_error *err);
+
+/* Cut the file behind the last cluster that is in use; a block device keeps its size. The exclusive
+ * image, settled. */
 int q2_image_cut(struct q2_image *image, struct q2_error *err);
 
 /* The disk refers to nothing of what is leaving any more. */

@@ -31,9 +31,21 @@ mark_corrupt(struct q2_image *image)
 }
 
 int
+q2_check_broken(const struct q2_image *image, struct q2_error *err)
+{
+    if (!image->broken)
+        return 0;
+    return q2_error_set(err, Q2_ERR_CORRUPT, "%s: the image is corrupt and no longer written",
+                        image->file->name);
+}
+
+int
 q2_check_overlap(struct q2_image *image, enum q2_claim allowed, uint64_t offset, uint64_t length,
                  struct q2_error *err)
 {
+    int rc = q2_check_broken(image, err);
+    if (rc < 0)
+        return rc;
     unsigned bits = image->geometry.cluster_bits;
     uint64_t first = offset >> bits, count = q2_units(offset + length, bits) - first, cluster = 0;
     enum q2_claim claim = q2_claims_clash(image->claims, first, count, allowed, &cluster);
@@ -58,9 +70,6 @@ int
 q2_meta_write(struct q2_image *image, enum q2_claim claim, uint64_t offset, const void *buffer,
               size_t length, struct q2_error *err)
 {
-    if (image->broken)
-        return q2_error_set(err, Q2_ERR_CORRUPT, "%s: the image is corrupt and no longer written",
-                            image->file->name);
     int rc = q2_check_overlap(image, claim, offset, length, err);
     if (rc == 0)
         rc = q2_file_write(image->file, offset, buffer, length, err);

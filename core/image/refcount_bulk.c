@@ -99,16 +99,14 @@ static void
 note_freed(struct pass *pass, uint64_t cluster, uint64_t mask)
 {
     struct q2_image *image = pass->image;
-    unsigned bits = image->geometry.cluster_bits;
     while (mask) {
         unsigned first = (unsigned)__builtin_ctzll(mask), count = q2_word_run(mask, first);
         image->free_hint = q2_min(image->free_hint, cluster + first);
         if (pass->freed_count && pass->freed + pass->freed_count == cluster + first) {
             pass->freed_count += count;
         } else {
-            if (pass->freed_count && (image->flags & Q2_IMAGE_DISCARD))
-                (void)q2_file_punch(image->file, pass->freed << bits, pass->freed_count << bits,
-                                    NULL);
+            if (pass->freed_count)
+                (void)q2_free_bytes(image, pass->freed, pass->freed_count, NULL);
             pass->freed = cluster + first;
             pass->freed_count = count;
         }
@@ -248,9 +246,8 @@ run_pass(struct pass *pass, struct q2_error *err)
         count = offset ? blocks_at_once(pass, index, offset) : 1;
         rc = change_window(pass, index, offset, count, err);
     }
-    if (pass->freed_count && (image->flags & Q2_IMAGE_DISCARD))
-        (void)q2_file_punch(image->file, pass->freed << image->geometry.cluster_bits,
-                            pass->freed_count << image->geometry.cluster_bits, NULL);
+    if (pass->freed_count)
+        (void)q2_free_bytes(image, pass->freed, pass->freed_count, NULL);
     return rc;
 }
 

@@ -277,3 +277,63 @@ Test(overlap, table_in_metadata)
                              (unsigned long long)at);
     }
 }
+
+/* ---- what lets go of metadata ---- */
+
+/* The metadata at the places stays, whatever becomes of an image whose entry leads there. */
+static void
+expect_kept(const char *lies, operation call)
+{
+    static const char *const places[] = {
+        "header.refcount_table_offset", "header.l1_table_offset", "header.snapshots_offset",
+        "snapshot[0].l1_table_offset",  "l1[0].offset",
+    };
+    for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++)
+        for (unsigned flags = 0; flags < 2; flags++) {
+            struct q2_error err = {0};
+            char text[512], when[128];
+            int length = snprintf(text, sizeof text, "%s", BASE);
+            snprintf(text + length, sizeof text - (size_t)length, lies, places[i]);
+            snprintf(when, sizeof when, "%s, %u", places[i], flags);
+            Q2_AUTOCLOSE struct q2_file *file = build_image(text);
+            uint64_t size, disk_size;
+            Q2_AUTOFREE uint8_t *disk = read_state(file, 0, &disk_size);
+            Q2_AUTOFREE uint8_t *before = all_bytes(file, &size);
+            struct opened opened = must_open(file, Q2_IMAGE_WRITE | (flags ? Q2_IMAGE_DISCARD : 0));
+            int rc = call(opened.image, &err);
+            for (unsigned n = 0; n < 64 && rc == 0; n++) {
+                rc = write_at(opened.image, UNMAPPED + n * CLUSTER, CLUSTER, &err);
+                rc = rc < 0 ? rc : q2_image_flush(opened.image, &err);
+            }
+            q2_image_close(opened.image, NULL);
+            cr_assert_eq(rc, Q2_ERR_CORRUPT, "%s: %d, %s", when, rc, err.message);
+            uint64_t now_size;
+            Q2_AUTOFREE uint8_t *now = all_bytes(file, &now_size);
+            cr_assert(now[AT_CORRUPT] & CORRUPT, "%s", when);
+            expect_state(file, 0, disk, disk_size, when);
+        }
+}
+
+static int
+write_over(struct q2_image *image, struct q2_error *err)
+{
+    return write_at(image, SHARED, CLUSTER, err);
+}
+
+Test(overlap, data_leaves_metadata)
+{
+    expect_kept("l2[0][4] = %s\n", write_over);
+}
+
+static int
+make_empty(struct q2_image *image, struct q2_error *err)
+{
+    return q2_image_make_empty(image, err);
+}
+
+Test(overlap, metadata_behind_the_end)
+{
+    expect_refused("cluster-size 4K\nsize 4M\nsnapshot one\n"
+                   "refcount[header.snapshots_offset / cluster_size] = 0\n",
+                   0, make_empty, "cut");
+}
