@@ -31,8 +31,15 @@ scan(struct q2_image *image, uint64_t from, uint64_t want, bool all, uint64_t *r
         int rc = q2_refcount_slice(image, cluster, &slice, err);
         if (rc < 0)
             return rc;
+        if (!slice.bytes) { /* nothing is free where there is no block */
+            if (count > 0 && !all)
+                break;
+            count = 0;
+            cluster += slice.count;
+            continue;
+        }
         for (uint64_t i = 0; i < slice.count && count < want; i++, cluster++) {
-            if (slice.bytes && q2_refcount_get(slice.bytes, order, slice.index + i) == 0) {
+            if (q2_refcount_get(slice.bytes, order, slice.index + i) == 0) {
                 if (count++ == 0)
                     first = cluster;
                 continue;
@@ -41,28 +48,17 @@ scan(struct q2_image *image, uint64_t from, uint64_t want, bool all, uint64_t *r
                 want = count;
             else
                 count = 0;
-            if (!slice.bytes) /* no block: skip its range */
-                i = slice.count, cluster = (cluster | (q2_refcount_block_entries(image) - 1));
         }
-        if (!slice.bytes)
-            cluster++;
     }
     *ret_first = first;
     *ret_count = all && count < want ? 0 : count;
     return 0;
 }
 
-/* The largest cluster number that an offset of 56 bits can name, plus one. */
-static uint64_t
-cluster_limit(const struct q2_image *image)
-{
-    return (UINT64_C(1) << 56) >> image->geometry.cluster_bits;
-}
-
 static int
 take(struct q2_image *image, uint64_t first, uint64_t count, struct q2_error *err)
 {
-    if (first + count > cluster_limit(image))
+    if (first + count > q2_cluster_limit(image))
         return q2_error_set(err, Q2_ERR_NOSPACE, "%s: the image is at its maximum of 64 PiB",
                             image->file->name);
     return q2_refcount_raise(image, first, count, err);

@@ -148,7 +148,8 @@ obtain(struct q2_cache *cache, uint64_t offset, int32_t *ret_index, struct q2_er
     /* With nearly all of it dirty the hand would search long for each one that is clean. */
     if (cache->free_slices == NO_SLICE && cache->dirty_count > (uint64_t)cache->count / 4 * 3) {
         int rc = cache->config.make_clean(cache->config.data, err);
-        if (rc < 0)
+        /* What cannot be written must not keep others from reading as long as there is room. */
+        if (rc < 0 && !drop_one(cache))
             return rc;
     }
     if (cache->free_slices == NO_SLICE && !drop_one(cache))

@@ -79,7 +79,7 @@ q2_l1_replace(struct q2_image *image, const uint64_t *l1, uint64_t count, uint64
     memcpy(memory, l1, count * sizeof *l1);
     struct q2_header header = image->header;
     rc = q2_allocate(image, clusters, Q2_CLAIM_L1, &offset, err);
-    bool allocated = rc == 0;
+    bool allocated = rc == 0, led_to = false;
     if (rc == 0)
         rc = write_table(image, memory, count, entries, offset, err);
     /* The table's clusters must be counted before anything leads to it. */
@@ -90,10 +90,12 @@ q2_l1_replace(struct q2_image *image, const uint64_t *l1, uint64_t count, uint64
     header.l1_table_offset = offset;
     header.l1_size = (uint32_t)entries;
     uint64_t old_offset = image->header.l1_table_offset, old_size = image->header.l1_size;
-    if (rc == 0)
+    if (rc == 0) {
+        led_to = true; /* even if that fails: nobody knows what became of the write */
         rc = q2_header_store(image, &header, err);
+    }
     if (rc < 0) {
-        if (allocated)
+        if (allocated && !led_to)
             q2_free_now(image, offset >> bits, clusters);
         free(memory);
         free(dirty);

@@ -151,36 +151,59 @@ q2_refcount_end(const struct q2_image *image)
     return image->refcount_blocks_end << image->geometry.refcount_block_bits;
 }
 
+/* Zeros for the blocks, which count themselves, and the entries that lead to them. */
+static int
+put_blocks(struct q2_image *image, uint64_t first_index, uint64_t blocks, uint64_t at,
+           struct q2_error *err)
+{
+    const struct q2_geometry *geometry = &image->geometry;
+    uint64_t slice_bytes = q2_cache_slice_bytes(image->refcount_cache);
+    for (uint64_t i = 0; i < blocks; i++) {
+        uint64_t offset = (at + i) << geometry->cluster_bits;
+        for (uint64_t part = 0; part < geometry->cluster_size; part += slice_bytes) {
+            uint8_t *bytes;
+            int rc = q2_cache_make(image->refcount_cache, offset + part, &bytes, err);
+            if (rc < 0)
+                return rc;
+        }
+        q2_refcount_table_set(image, first_index + i, offset);
+    }
+    q2_image_grew(image, at, blocks);
+    for (uint64_t i = 0; i < blocks; i++) {
+        struct q2_refcount_slice slice;
+        int rc = q2_refcount_slice(image, at + i, &slice, err);
+        if (rc < 0)
+            return rc;
+        q2_refcount_set(slice.bytes, geometry->refcount_order, slice.index, 1);
+        q2_cache_dirty(image->refcount_cache, slice.bytes);
+    }
+    return 0;
+}
+
 /* Blocks [first_index, first_index + blocks) of the table, put at clusters from `at` on, all
  * counting zero so far. `at` is in the range of the first. */
 static int
 make_blocks(struct q2_image *image, uint64_t first_index, uint64_t blocks, uint64_t at,
             struct q2_error *err)
 {
-    const struct q2_geometry *geometry = &image->geometry;
-    uint64_t slice_bytes = q2_cache_slice_bytes(image->refcount_cache);
-    int rc = q2_claims_add(image->claims, at, blocks, Q2_CLAIM_REFCOUNT_BLOCK, err);
+    unsigned bits = image->geometry.cluster_bits;
+    if (first_index + blocks > image->refcount_table_entries ||
+        at + blocks > q2_cluster_limit(image))
+        return q2_error_set(err, Q2_ERR_NOSPACE,
+                            "%s: there is no room for %llu more refcount blocks", image->file->name,
+                            (unsigned long long)blocks);
+    int rc = q2_check_overlap(image, Q2_CLAIM_NONE, at << bits, blocks << bits, err);
+    if (rc < 0)
+        return rc;
+    rc = q2_claims_add(image->claims, at, blocks, Q2_CLAIM_REFCOUNT_BLOCK, err);
     if (rc == 0)
-        rc = q2_check_overlap(image, Q2_CLAIM_REFCOUNT_BLOCK, at << geometry->cluster_bits,
-                              blocks << geometry->cluster_bits, err);
-    for (uint64_t i = 0; rc == 0 && i < blocks; i++) {
-        uint64_t offset = (at + i) << geometry->cluster_bits;
-        for (uint64_t part = 0; rc == 0 && part < geometry->cluster_size; part += slice_bytes) {
-            uint8_t *bytes;
-            rc = q2_cache_make(image->refcount_cache, offset + part, &bytes, err);
-        }
-        if (rc == 0)
-            q2_refcount_table_set(image, first_index + i, offset);
-    }
-    if (rc == 0)
-        q2_image_grew(image, at, blocks);
-    for (uint64_t i = 0; rc == 0 && i < blocks; i++) {
-        struct q2_refcount_slice slice;
-        rc = q2_refcount_slice(image, at + i, &slice, err);
-        if (rc < 0)
-            break;
-        q2_refcount_set(slice.bytes, geometry->refcount_order, slice.index, 1);
-        q2_cache_dirty(image->refcount_cache, slice.bytes);
+        rc = put_blocks(image, first_index, blocks, at, err);
+    if (rc < 0) { /* nothing leads there, and nobody has been given a cluster of their range */
+        for (uint64_t i = 0; i < blocks; i++)
+            q2_refcount_table_set(image, first_index + i, 0);
+        q2_refcount_find_end(image);
+        q2_cache_forget(image->refcount_cache, at << bits, blocks << bits);
+        q2_claims_remove(image->claims, at, blocks);
     }
     return rc;
 }
@@ -318,7 +341,7 @@ q2_refcount_table_grow(struct q2_image *image, uint64_t needed, struct q2_error 
         q2_image_grew(image, start + blocks, clusters);
         rc = switch_table(image, (start + blocks) << geometry->cluster_bits, entries, err);
     }
-    if (rc < 0) {
+    if (rc < 0 && image->header.refcount_table_offset == old_offset) {
         /* The disk has the old table, which has no room for the new entries: forget them. */
         q2_claims_remove(image->claims, start, blocks + clusters);
         q2_cache_forget(image->refcount_cache, start << geometry->cluster_bits,
@@ -333,7 +356,9 @@ q2_refcount_table_grow(struct q2_image *image, uint64_t needed, struct q2_error 
     memset(image->refcount_table_dirty, 0,
            q2_units(q2_units(entries, 6), 6) * sizeof *image->refcount_table_dirty);
     image->refcount_table_any_dirty = false;
-    q2_free_now(image, old_offset >> geometry->cluster_bits,
-                old_entries * 8 >> geometry->cluster_bits);
-    return 0;
+    /* Should the barrier have failed, nobody knows which of the two the disk has: both stay. */
+    if (rc == 0)
+        q2_free_now(image, old_offset >> geometry->cluster_bits,
+                    old_entries * 8 >> geometry->cluster_bits);
+    return rc;
 }

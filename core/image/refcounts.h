@@ -51,6 +51,13 @@ q2_refcount_table_set(struct q2_image *image, uint64_t index, uint64_t raw)
         image->refcount_blocks_end = q2_max(image->refcount_blocks_end, index + 1);
 }
 
+/* The largest cluster number that an offset of 56 bits can name, plus one. */
+static inline uint64_t
+q2_cluster_limit(const struct q2_image *image)
+{
+    return (UINT64_C(1) << 56) >> image->geometry.cluster_bits;
+}
+
 /* Clusters [first, first + count) belong to the file from now on. */
 static inline void
 q2_image_grew(struct q2_image *image, uint64_t first, uint64_t count)

@@ -4,6 +4,7 @@
 /* Refcounts and mappings that lie: what would write over metadata is refused, marks the image
  * corrupt, and changes no other byte of the file. */
 
+#include "core/base/endian.h"
 #include "core/image/resize.h"
 #include "core/image/vmstate.h"
 #include "tests/unit/image_states.h"
@@ -336,4 +337,36 @@ Test(overlap, metadata_behind_the_end)
     expect_refused("cluster-size 4K\nsize 4M\nsnapshot one\n"
                    "refcount[header.snapshots_offset / cluster_size] = 0\n",
                    0, make_empty, "cut");
+}
+
+/* ---- tables at their limits ---- */
+
+/* A refcount table that is all but as large as it may be, and nothing free: the blocks that would
+ * count a larger one have no room in it. */
+Test(overlap, table_without_room)
+{
+    enum { SECTOR = 512, CLUSTERS = 16383 };
+    struct q2_error err = {0};
+    Q2_AUTOCLOSE struct q2_file *file = build_image("cluster-size 512\nsize 64K\n");
+    Q2_AUTOFREE uint8_t *table = calloc(CLUSTERS, SECTOR);
+    uint8_t full[SECTOR], number[8];
+    uint64_t size, block;
+    cr_assert_eq(q2_file_size(file, &size, NULL), 0);
+    size = (size + SECTOR - 1) / SECTOR * SECTOR;
+    cr_assert_eq(q2_file_read(file, 512, number, 8, NULL), 0);
+    block = q2_load_be64(number);
+    memset(full, 0x11, sizeof full);
+    MUST(q2_file_write(file, block, full, SECTOR, &err), err);
+    MUST(q2_file_write(file, size, full, SECTOR, &err), err);
+    q2_store_be64(table, block);
+    q2_store_be64(table + CLUSTERS * SECTOR - 8, size);
+    MUST(q2_file_write(file, size + SECTOR, table, CLUSTERS * SECTOR, &err), err);
+    q2_store_be64(number, size + SECTOR);
+    MUST(q2_file_write(file, 48, number, 8, &err), err);
+    q2_store_be32(number, CLUSTERS);
+    MUST(q2_file_write(file, 56, number, 4, &err), err);
+    struct opened opened = must_open(file, Q2_IMAGE_WRITE);
+    cr_assert_eq(write_at(opened.image, 0, SECTOR, &err), Q2_ERR_NOSPACE, "%s", err.message);
+    cr_assert_eq(write_at(opened.image, 0, SECTOR, &err), Q2_ERR_NOSPACE, "%s", err.message);
+    q2_image_close(opened.image, NULL);
 }
