@@ -49,7 +49,7 @@ find_base(struct state *state)
 {
     const char *base = state->options->base;
     if (state->chain.count < 2) {
-        tool_say("Image does not have a backing file");
+        tool_say("%s: Image does not have a backing file", state->name);
         return false;
     }
     state->depth = 1;

@@ -22,8 +22,9 @@ const struct tool_command tool_command_map = {
 
 struct map {
     struct tool_common common;
-    uint64_t start;  /* bytes */
-    uint64_t length; /* at most, bytes */
+    uint64_t start;   /* bytes */
+    uint64_t length;  /* at most, bytes */
+    const char *name; /* for messages */
 };
 
 static bool
@@ -55,13 +56,14 @@ print_json(const struct q2_extent *extent, bool first)
 
 /* Only data that can be found as it is has a place. */
 static bool
-print_human(const struct q2_extent *extent)
+print_human(const struct map *map, const struct q2_extent *extent)
 {
     if (!extent->data || extent->zero)
         return true;
     if (!extent->has_host) {
-        tool_say("the disk has compressed or encrypted clusters, which have no place in a file; "
-                 "--output=json lists them too");
+        tool_say("%s: the disk has compressed or encrypted clusters, such as at 0x%" PRIx64
+                 ", which have no place in a file; --output=json lists them too",
+                 map->name, extent->offset);
         return false;
     }
     printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", extent->offset, extent->length,
@@ -73,7 +75,7 @@ static bool
 print(const struct map *map, const struct q2_extent *extent, bool first)
 {
     if (!map->common.json)
-        return print_human(extent);
+        return print_human(map, extent);
     print_json(extent, first);
     return true;
 }
@@ -176,11 +178,12 @@ set_option(void *data, int option)
 }
 
 static int
-run_parsed(const struct map *map, int argc, char **argv)
+run_parsed(struct map *map, int argc, char **argv)
 {
     struct q2_disk *disk;
     if (argc - optind != 1)
         return tool_say_usage("one file name is wanted");
+    map->name = argv[optind];
     if (!tool_open_one(&map->common, argv[optind], Q2_IMAGE_NO_CRYPTO, &disk))
         return TOOL_FAILED;
     return tool_close(disk, print_all(map, disk));
