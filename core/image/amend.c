@@ -113,7 +113,7 @@ newer_feature(const struct q2_image *image, unsigned refcount_bits)
 /* Version 2 takes the size of a snapshot's disk to be the image's, and has 32 bits for that of the
  * VM state. */
 static int
-check_snapshots(const struct q2_image *image, struct q2_error *err)
+check_snapshots(struct q2_image *image, struct q2_error *err)
 {
     for (unsigned i = 0; image->snapshots && i < image->snapshots->count; i++) {
         const struct q2_snapshot *snapshot = &image->snapshots->entries[i].fixed;

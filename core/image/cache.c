@@ -176,8 +176,8 @@ q2_cache_get(struct q2_cache *cache, uint64_t offset, uint8_t **ret_bytes, struc
         int rc = obtain(cache, start, &index, err);
         if (rc < 0)
             return rc;
-        rc = q2_file_read_padded(cache->config.file, start, bytes_of(cache, index),
-                                 cache->config.slice_bytes, err);
+        rc = cache->config.read(cache->config.data, start, bytes_of(cache, index),
+                                cache->config.slice_bytes, err);
         if (rc < 0) {
             unlink_slice(cache, index);
             return rc;

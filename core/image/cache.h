@@ -17,12 +17,14 @@
 struct q2_cache;
 
 struct q2_cache_config {
-    struct q2_file *file;
+    struct q2_file *file; /* written to */
     const char *what;     /* for messages: "L2 table" */
     uint64_t slice_bytes; /* a power of two */
     uint64_t max_bytes;   /* of slices; at least 8 of them are kept */
     /* Write the dirty slices, whatever else must be written first. */
     int (*make_clean)(void *data, struct q2_error *err);
+    /* Read a slice; what the file does not have reads as zeros. */
+    int (*read)(void *data, uint64_t offset, void *buffer, size_t length, struct q2_error *err);
     /* May [offset, offset + length) be written? */
     int (*allow_write)(void *data, uint64_t offset, uint64_t length, struct q2_error *err);
     void *data;
@@ -33,8 +35,7 @@ int q2_cache_new(const struct q2_cache_config *config, struct q2_cache **ret_cac
 void q2_cache_free(struct q2_cache *cache);
 
 /* The bytes at host `offset` up to the end of the slice that they are in, read if need be.
- * *ret_bytes lives until the next call of get or make. What lies past the end of the file reads as
- * zeros. */
+ * *ret_bytes lives until the next call of get or make. */
 int q2_cache_get(struct q2_cache *cache, uint64_t offset, uint8_t **ret_bytes,
                  struct q2_error *err);
 

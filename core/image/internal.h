@@ -134,7 +134,8 @@ int q2_image_settle(struct q2_image *image, struct q2_error *err);
 
 /* ---- metadata on the disk ---- */
 
-/* Read or write metadata bytes of the image file. Writing checks that nothing but `claim` is live
+/* Read or write metadata bytes of the image file. What lies past its end reads as zeros, unless the
+ * file was longer: Q2_ERR_EOF. Writing checks that nothing but `claim` is live
  * there. Callers keep caches coherent themselves. */
 int q2_meta_read(struct q2_image *image, uint64_t offset, void *buffer, size_t length,
                  struct q2_error *err);

@@ -85,6 +85,12 @@ load_first_cluster(struct q2_image *image, struct q2_error *err)
 /* ---- caches and tables ---- */
 
 static int
+read_slice(void *data, uint64_t offset, void *buffer, size_t length, struct q2_error *err)
+{
+    return q2_meta_read(data, offset, buffer, length, err);
+}
+
+static int
 clean_mapping(void *data, struct q2_error *err)
 {
     return q2_image_write_back(data, err);
@@ -125,6 +131,7 @@ make_caches(struct q2_image *image, const struct q2_image_options *options, stru
     struct q2_cache_config config = {.file = image->file,
                                      .slice_bytes = slice,
                                      .data = image,
+                                     .read = read_slice,
                                      .max_bytes = l2};
     config.what = "L2 table";
     config.make_clean = clean_mapping;

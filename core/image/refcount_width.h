@@ -16,7 +16,7 @@ int q2_refcount_width_change(struct q2_image *image, unsigned order,
 
 /* Q2_ERR_UNSUPPORTED where a snapshot has clusters that are marked to read as zeros, which version
  * 2 cannot express. */
-int q2_zero_clusters_refuse(const struct q2_image *image, struct q2_error *err);
+int q2_zero_clusters_refuse(struct q2_image *image, struct q2_error *err);
 
 /* Replace the zero flags of the active state by what version 2 has: nothing where nothing is below,
  * else zeros as data. Guest content stays. */

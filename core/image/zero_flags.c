@@ -12,11 +12,11 @@
 /* ---- snapshots ---- */
 
 static int
-refuse_table(const struct q2_image *image, uint64_t offset, unsigned number, uint8_t *table,
+refuse_table(struct q2_image *image, uint64_t offset, unsigned number, uint8_t *table,
              struct q2_error *err)
 {
     const struct q2_geometry *g = &image->geometry;
-    int rc = q2_file_read_padded(image->file, offset, table, g->cluster_size, err);
+    int rc = q2_meta_read(image, offset, table, g->cluster_size, err);
     for (uint64_t i = 0; rc == 0 && i < g->l2_entries; i++) {
         struct q2_l2_entry entry = q2_l2_load(g, table, i);
         enum q2_cluster_kind kind = q2_l2_kind(g, entry.raw);
@@ -30,7 +30,7 @@ refuse_table(const struct q2_image *image, uint64_t offset, unsigned number, uin
 }
 
 int
-q2_zero_clusters_refuse(const struct q2_image *image, struct q2_error *err)
+q2_zero_clusters_refuse(struct q2_image *image, struct q2_error *err)
 {
     Q2_AUTOFREE uint8_t *table = malloc(image->geometry.cluster_size);
     if (!table)
@@ -38,8 +38,7 @@ q2_zero_clusters_refuse(const struct q2_image *image, struct q2_error *err)
     for (unsigned n = 0; image->snapshots && n < image->snapshots->count; n++) {
         const struct q2_snapshot *snapshot = &image->snapshots->entries[n].fixed;
         Q2_AUTOFREE uint64_t *l1 = NULL;
-        int rc = q2_tree_load((struct q2_image *)(uintptr_t)image, snapshot->l1_table_offset,
-                              snapshot->l1_size, &l1, err);
+        int rc = q2_tree_load(image, snapshot->l1_table_offset, snapshot->l1_size, &l1, err);
         for (uint64_t i = 0; rc == 0 && i < snapshot->l1_size; i++)
             if (q2_entry_offset(l1[i]))
                 rc = refuse_table(image, q2_entry_offset(l1[i]), n + 1, table, err);

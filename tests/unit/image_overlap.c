@@ -370,3 +370,22 @@ Test(overlap, table_without_room)
     cr_assert_eq(write_at(opened.image, 0, SECTOR, &err), Q2_ERR_NOSPACE, "%s", err.message);
     q2_image_close(opened.image, NULL);
 }
+
+/* ---- a file that others cut ---- */
+
+/* Tables that are not there any more must not read as tables that say nothing is in use. */
+Test(overlap, file_cut_behind_our_back)
+{
+    static const char text[] = "cluster-size 4K\nsize 4M\nwrite 0 8K random\n";
+    for (unsigned write = 0; write < 2; write++) {
+        struct q2_error err = {0};
+        uint8_t bytes[CLUSTER];
+        Q2_AUTOCLOSE struct q2_file *file = build_image(text);
+        struct opened opened = must_open(file, write ? Q2_IMAGE_WRITE : 0);
+        MUST(q2_file_truncate(file, CLUSTER, &err), err);
+        int rc = write ? write_at(opened.image, NO_TABLE, CLUSTER, &err)
+                       : q2_image_read(opened.image, 0, bytes, sizeof bytes, &err);
+        cr_assert_eq(rc, Q2_ERR_EOF, "%u: %d, %s", write, rc, err.message);
+        q2_image_close(opened.image, NULL);
+    }
+}
