@@ -184,6 +184,18 @@ claim(struct q2_image *image, uint64_t offset, uint64_t length, enum q2_claim ki
     return q2_claims_add(image->claims, offset >> bits, q2_units(length, bits), kind, err);
 }
 
+/* What changes in a block that counts two ranges of clusters changes in both. */
+static int
+claim_block(struct q2_image *image, uint64_t offset, struct q2_error *err)
+{
+    uint64_t cluster = offset >> image->geometry.cluster_bits, at;
+    if (q2_claims_clash(image->claims, cluster, 1, Q2_CLAIM_NONE, &at) == Q2_CLAIM_REFCOUNT_BLOCK)
+        return q2_error_set(err, Q2_ERR_FORMAT,
+                            "%s: two entries of the refcount table lead to the block at 0x%llx",
+                            image->file->name, (unsigned long long)offset);
+    return claim(image, offset, image->geometry.cluster_size, Q2_CLAIM_REFCOUNT_BLOCK, err);
+}
+
 int
 q2_image_claim_all(struct q2_image *image, struct q2_error *err)
 {
@@ -201,8 +213,7 @@ q2_image_claim_all(struct q2_image *image, struct q2_error *err)
                    err);
     for (uint64_t i = 0; rc == 0 && i < image->refcount_table_entries; i++)
         if (image->refcount_table[i] & ~Q2_REFCOUNT_TABLE_RESERVED)
-            rc = claim(image, image->refcount_table[i] & ~Q2_REFCOUNT_TABLE_RESERVED, cluster_size,
-                       Q2_CLAIM_REFCOUNT_BLOCK, err);
+            rc = claim_block(image, image->refcount_table[i] & ~Q2_REFCOUNT_TABLE_RESERVED, err);
     for (uint64_t i = 0; rc == 0 && i < header->l1_size; i++)
         if (q2_entry_offset(image->l1[i]))
             rc = claim(image, q2_entry_offset(image->l1[i]), cluster_size, Q2_CLAIM_L2, err);

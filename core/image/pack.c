@@ -6,6 +6,7 @@
 
 #include "core/image/codecs.h"
 #include "core/image/data.h"
+#include "core/image/refcounts.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -44,11 +45,8 @@ new_cluster(struct q2_image *image, uint64_t at, uint64_t *ret_cluster, uint64_t
     if (rc < 0 || *ret_count == 0)
         return rc;
     rc = q2_check_overlap(image, Q2_CLAIM_NONE, *ret_cluster << bits, UINT64_C(1) << bits, err);
-    if (rc == 0) {
-        image->virgin = q2_max(image->virgin, *ret_cluster + 1);
-        image->geometry.file_clusters = q2_max(image->geometry.file_clusters, *ret_cluster + 1);
-        image->geometry.file_size = q2_max(image->geometry.file_size, (*ret_cluster + 1) << bits);
-    }
+    if (rc == 0)
+        q2_image_grew(image, *ret_cluster, 1);
     return rc;
 }
 

@@ -11,6 +11,7 @@
 #include "core/codec/cipher.h"
 #include "core/image/codecs.h"
 #include "core/image/data.h"
+#include "core/image/refcounts.h"
 #include "core/io/iov.h"
 
 #include <string.h>
@@ -130,11 +131,7 @@ find_place(struct q2_image *image, struct piece *piece, struct q2_error *err)
     rc = q2_check_overlap(image, Q2_CLAIM_NONE, first << bits, piece->clusters << bits, err);
     if (rc < 0)
         return rc;
-    image->virgin = q2_max(virgin, first + piece->clusters);
-    if (image->geometry.file_clusters < first + piece->clusters) {
-        image->geometry.file_clusters = first + piece->clusters;
-        image->geometry.file_size = image->geometry.file_clusters << bits;
-    }
+    q2_image_grew(image, first, piece->clusters);
     piece->host = first << bits;
     piece->virgin = first >= virgin;
     return 0;

@@ -389,3 +389,14 @@ Test(overlap, file_cut_behind_our_back)
         q2_image_close(opened.image, NULL);
     }
 }
+
+/* A block that counts two ranges would give away in one what the other lets go of. */
+Test(overlap, refcount_block_twice)
+{
+    struct q2_error err = {0};
+    struct opened opened;
+    Q2_AUTOCLOSE struct q2_file *file = build_image(BASE "refcount_table[1] = refcount_table[0]\n");
+    cr_assert_eq(open_image(file, Q2_IMAGE_WRITE, &opened, &err), Q2_ERR_FORMAT, "%s", err.message);
+    opened = must_open(file, 0);
+    must_close(&opened);
+}
