@@ -4,6 +4,7 @@
 /* Persistent dirty bitmaps: actions on one of them, in the order in which they are given. */
 
 #include "core/image/bitmaps.h"
+#include "core/io/file.h"
 #include "core/tool/parse.h"
 
 #include <stdio.h>
@@ -99,9 +100,9 @@ act(struct bitmap *bitmap)
             rc = rc < 0 ? rc : act_on(bitmap, step, index, &err);
         }
         if (rc < 0) {
-            tool_say("%s of the bitmap '%s': %s", action_name(step->action), bitmap->name,
-                     err.message);
-            return TOOL_FAILED;
+            char what[32];
+            snprintf(what, sizeof what, "%s of the bitmap", action_name(step->action));
+            return tool_fail_doing(q2_image_file(bitmap->image)->name, what, bitmap->name, &err);
         }
     }
     return TOOL_OK;

@@ -15,7 +15,8 @@ static int run(int argc, char **argv);
 
 const struct tool_command tool_command_map = {
     .name = "map",
-    .usage = "[-f FORMAT | --image-opts] [--output=human|json] [-s OFFSET] [-l LENGTH] [-U] FILE",
+    .usage = "[-f FORMAT | --image-opts] [--output=human|json] [-U]\n"
+             "[--start-offset=OFFSET] [--max-length=LENGTH] FILE",
     .help = "list which parts of a disk are where",
     .run = run,
 };

@@ -10,6 +10,7 @@
 #include "core/base/flow.h"
 #include "core/base/zeros.h"
 #include "core/image/amend.h"
+#include "core/io/file.h"
 #include "core/tool/parse.h"
 
 #include <inttypes.h>
@@ -182,10 +183,8 @@ change_header(const struct options *options, struct q2_image *image)
     if (q2_image_change_backing(image, none ? NULL : options->backing,
                                 none ? NULL : options->format, &err) == 0)
         return TOOL_OK;
-    char what[1200];
-    snprintf(what, sizeof what, "Could not change the backing file to '%.1023s'",
-             none ? "" : options->backing);
-    return tool_fail(what, &err);
+    return tool_fail_doing(q2_image_file(image)->name, "Could not change the backing file to",
+                           none ? "" : options->backing, &err);
 }
 
 static int
@@ -214,8 +213,8 @@ run_parsed(const struct options *options, int count, char **names)
     if (!options->unsafe && !options->backing)
         return tool_say_usage("Must specify backing file (-b) or use unsafe mode (-u)");
     if (options->backing && *options->backing && !options->format) {
-        tool_say("Could not change the backing file to '%s': backing format must be specified",
-                 options->backing);
+        tool_say("%s: Could not change the backing file to '%s': backing format must be specified",
+                 names[0], options->backing);
         return TOOL_FAILED;
     }
     struct q2_disk *disk = NULL;

@@ -35,16 +35,34 @@ tool_say_usage(const char *format, ...)
     return TOOL_FAILED;
 }
 
+/* Messages of files begin with the file's name themselves: what is behind it. */
+static const char *
+without_name(const char *message, const char *name)
+{
+    size_t length = strlen(name);
+    bool named = strncmp(message, name, length) == 0 && message[length] == ':';
+    return named ? message + length + 1 + strspn(message + length + 1, " ") : message;
+}
+
+static const char *
+text_of(const struct q2_error *err)
+{
+    return err->message[0] ? err->message : q2_error_text(err->code);
+}
+
 int
 tool_fail(const char *what, const struct q2_error *err)
 {
-    const char *message = err->message[0] ? err->message : q2_error_text(err->code);
-    /* Messages of files begin with the file's name themselves. */
-    size_t length = what ? strlen(what) : 0;
-    bool named = what && strncmp(message, what, length) == 0 && message[length] == ':';
-    if (what && !named)
-        tool_say("%s: %s", what, message);
+    if (what)
+        tool_say("%s: %s", what, without_name(text_of(err), what));
     else
-        tool_say("%s", message);
+        tool_say("%s", text_of(err));
+    return TOOL_FAILED;
+}
+
+int
+tool_fail_doing(const char *name, const char *what, const char *object, const struct q2_error *err)
+{
+    tool_say("%s: %s '%s': %s", name, what, object, without_name(text_of(err), name));
     return TOOL_FAILED;
 }

@@ -43,6 +43,9 @@ void tool_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int tool_say_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Say what `err` says, behind "WHAT: " where `what` is not NULL. Returns TOOL_FAILED. */
 int tool_fail(const char *what, const struct q2_error *err);
+/* The same behind "NAME: WHAT 'OBJECT': ", where NAME is the image's. */
+int tool_fail_doing(const char *name, const char *what, const char *object,
+                    const struct q2_error *err);
 
 /* ---- lists of options: key=value,key=value (pairs.c) ---- */
 
