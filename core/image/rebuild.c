@@ -254,19 +254,6 @@ adopt_table(struct rebuild *rebuild, bool in_place, struct q2_error *err)
     return 0;
 }
 
-/* Put a table that is new down as a whole. */
-static int
-write_table(struct rebuild *rebuild, struct q2_error *err)
-{
-    Q2_AUTOFREE uint8_t *bytes = calloc(rebuild->entries, 8);
-    if (!bytes)
-        return no_memory(rebuild, err);
-    for (uint64_t i = 0; i < rebuild->entries; i++)
-        q2_store_be64(bytes + i * 8, rebuild->table[i]);
-    return q2_meta_write(rebuild->image, Q2_CLAIM_REFCOUNT_TABLE, rebuild->table_offset, bytes,
-                         rebuild->entries * 8, err);
-}
-
 /* Claims for what lies behind the old end of the file. */
 static int
 claim_new(struct rebuild *rebuild, struct q2_error *err)
@@ -298,7 +285,8 @@ write_refcounts(struct rebuild *rebuild, struct q2_error *err)
     if (rc == 0)
         rc = write_blocks(rebuild, err);
     if (rc == 0 && new_table)
-        rc = write_table(rebuild, err);
+        rc = q2_refcount_table_write(image, rebuild->table, rebuild->entries, rebuild->table_offset,
+                                     err);
     if (rc == 0)
         rc = q2_image_barrier(image, err);
     q2_cache_forget_all(image->refcount_cache);

@@ -133,20 +133,6 @@ write_blocks(struct widening *w, struct q2_error *err)
 }
 
 static int
-write_table(struct widening *w, struct q2_error *err)
-{
-    uint64_t length = w->table_entries * 8;
-    Q2_AUTOFREE uint8_t *bytes = malloc(length);
-    if (!bytes)
-        return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory for a refcount table",
-                            w->image->file->name);
-    for (uint64_t i = 0; i < w->table_entries; i++)
-        q2_store_be64(bytes + i * 8, w->table[i]);
-    return q2_meta_write(w->image, Q2_CLAIM_REFCOUNT_TABLE,
-                         w->table_first << w->geometry.cluster_bits, bytes, length, err);
-}
-
-static int
 claim(struct widening *w, struct q2_error *err)
 {
     struct q2_image *image = w->image;
@@ -221,7 +207,8 @@ q2_refcount_width_change(struct q2_image *image, unsigned order,
     if (rc == 0)
         rc = write_blocks(&w, err);
     if (rc == 0)
-        rc = write_table(&w, err);
+        rc = q2_refcount_table_write(image, w.table, w.table_entries,
+                                     w.table_first << w.geometry.cluster_bits, err);
     if (rc == 0)
         rc = q2_image_barrier(image, err);
     if (rc == 0)

@@ -270,19 +270,27 @@ larger_table(const struct q2_image *image, uint64_t needed)
     return q2_min(wanted, Q2_MAX_REFCOUNT_TABLE_BYTES / 8);
 }
 
+int
+q2_refcount_table_write(struct q2_image *image, const uint64_t *table, uint64_t entries,
+                        uint64_t offset, struct q2_error *err)
+{
+    Q2_AUTOFREE uint8_t *bytes = malloc(entries * 8);
+    if (!bytes)
+        return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory for a refcount table",
+                            image->file->name);
+    for (uint64_t i = 0; i < entries; i++)
+        q2_store_be64(bytes + i * 8, table[i]);
+    return q2_meta_write(image, Q2_CLAIM_REFCOUNT_TABLE, offset, bytes, entries * 8, err);
+}
+
 /* Lead the header to the table that is now in memory. */
 static int
 switch_table(struct q2_image *image, uint64_t offset, uint64_t entries, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &image->geometry;
-    Q2_AUTOFREE uint8_t *bytes = malloc(entries * 8);
-    if (!bytes)
-        return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a refcount table");
-    for (uint64_t i = 0; i < entries; i++)
-        q2_store_be64(bytes + i * 8, image->refcount_table[i]);
     int rc = q2_cache_write(image->refcount_cache, false, err);
     if (rc == 0)
-        rc = q2_meta_write(image, Q2_CLAIM_REFCOUNT_TABLE, offset, bytes, entries * 8, err);
+        rc = q2_refcount_table_write(image, image->refcount_table, entries, offset, err);
     if (rc == 0)
         rc = q2_image_barrier(image, err);
     struct q2_header header = image->header;

@@ -41,6 +41,10 @@ int q2_refcount_room(struct q2_image *image, uint64_t clusters, uint64_t *ret_fi
 /* Make the refcount table larger, so that it has at least `needed` entries. */
 int q2_refcount_table_grow(struct q2_image *image, uint64_t needed, struct q2_error *err);
 
+/* Write all of a refcount table to host `offset`; nothing leads there yet. */
+int q2_refcount_table_write(struct q2_image *image, const uint64_t *table, uint64_t entries,
+                            uint64_t offset, struct q2_error *err);
+
 static inline void
 q2_refcount_table_set(struct q2_image *image, uint64_t index, uint64_t raw)
 {
