@@ -221,8 +221,7 @@ forget_clusters(struct q2_image *image, uint64_t first, uint64_t count, struct q
     if (rc < 0)
         return rc;
     image->free_hint = q2_min(image->free_hint, first);
-    if (image->pack_offset >> bits >= first && image->pack_offset >> bits < first + count)
-        image->pack_offset = 0;
+    q2_pack_forget(image, first, count);
     q2_cache_forget(image->l2_cache, first << bits, count << bits);
     q2_cache_forget(image->refcount_cache, first << bits, count << bits);
     return q2_free_bytes(image, first, count, err);

@@ -43,6 +43,8 @@ struct q2_bitmaps;
 struct q2_codecs;
 struct q2_tally;
 
+enum { Q2_PACK_OFFSETS = 8 };
+
 /* Clusters on their way to becoming free: runs, merged where they touch. */
 struct q2_frees {
     struct q2_free_run {
@@ -87,7 +89,9 @@ struct q2_image {
     uint64_t free_hint; /* no cluster below it is free */
     uint64_t virgin;    /* clusters from this one on have never been written: they read as zeros */
     _Atomic uint64_t known_end; /* the file has at least this many bytes, or was cut by others */
-    uint64_t pack_offset;    /* where the next compressed cluster may go, bytes; 0: a new cluster */
+    /* Where compressed clusters may go, bytes; 0: nowhere. The first is behind the one that was
+     * packed last, the others behind such as had something else follow. */
+    uint64_t pack_offsets[Q2_PACK_OFFSETS];
     struct q2_frees leaving; /* not referred to in memory, perhaps still on the disk */
     uint64_t leaving_clusters;
     struct q2_frees released; /* nor on the disk */
@@ -241,6 +245,15 @@ void q2_l2_store(struct q2_image *image, uint8_t *bytes, uint64_t index,
 
 /* Queue the reference that an entry no longer holds for freeing. */
 void q2_l2_release(struct q2_image *image, const struct q2_l2_entry *entry);
+
+/* Nothing is packed into clusters [first, first + count) any more: they may become free. */
+static inline void
+q2_pack_forget(struct q2_image *image, uint64_t first, uint64_t count)
+{
+    for (unsigned i = 0; i < Q2_PACK_OFFSETS; i++)
+        if ((image->pack_offsets[i] >> image->geometry.cluster_bits) - first < count)
+            image->pack_offsets[i] = 0;
+}
 
 static inline void
 q2_l1_set(struct q2_image *image, uint64_t index, uint64_t raw)

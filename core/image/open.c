@@ -289,7 +289,8 @@ unload(struct q2_image *image)
     image->bitmaps = NULL;
     image->codecs = NULL;
     image->leaving.count = image->released.count = 0;
-    image->free_hint = image->pack_offset = image->leaving_clusters = 0;
+    image->free_hint = image->leaving_clusters = 0;
+    q2_pack_forget(image, 0, UINT64_MAX);
     image->refcount_table_any_dirty = image->l1_any_dirty = image->mapping_unsettled = false;
     image->refcount_table_entries = 0;
     image->header.l1_size = 0;

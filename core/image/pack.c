@@ -50,49 +50,94 @@ new_cluster(struct q2_image *image, uint64_t at, uint64_t *ret_cluster, uint64_t
     return rc;
 }
 
-/* Room behind what was packed last: in its cluster, or on into the next one. *ret_offset 0: there
- * is none. */
+/* Count one more stream in the cluster at *offset. Where its refcount does not allow that, nothing
+ * can be packed there: *offset becomes 0. */
 static int
-room_behind(struct q2_image *image, uint64_t length, uint64_t *ret_offset, struct q2_error *err)
+join(struct q2_image *image, uint64_t *offset, struct q2_error *err)
 {
-    unsigned bits = image->geometry.cluster_bits;
-    uint64_t at = image->pack_offset, cluster = at >> bits, next = 0, got = 0, refcount = 0;
-    *ret_offset = 0;
-    if (at == 0)
-        return 0;
+    uint64_t cluster = *offset >> image->geometry.cluster_bits, refcount;
     int rc = q2_refcount_read(image, cluster, &refcount, err);
-    if (rc < 0 || refcount >= q2_refcount_max(image->geometry.refcount_order))
+    if (rc < 0)
         return rc;
-    if (at + length > (cluster + 1) << bits) {
-        rc = new_cluster(image, cluster + 1, &next, &got, err);
-        if (rc < 0 || got == 0)
-            return rc;
-    }
-    rc = q2_refcount_raise(image, cluster, 1, err);
-    if (rc < 0) {
-        q2_free_now(image, next, got);
-        return rc;
-    }
-    *ret_offset = at;
+    if (refcount < q2_refcount_max(image->geometry.refcount_order))
+        return q2_refcount_raise(image, cluster, 1, err);
+    *offset = 0;
     return 0;
+}
+
+/* Where a stream fits into what is left of a cluster: the place with the least to spare. */
+static uint64_t *
+best_place(struct q2_image *image, uint64_t length)
+{
+    uint64_t cluster_size = image->geometry.cluster_size, least = UINT64_MAX;
+    uint64_t *best = NULL;
+    for (unsigned i = 0; i < Q2_PACK_OFFSETS; i++) {
+        uint64_t *place = &image->pack_offsets[i];
+        uint64_t room = *place ? cluster_size - (*place & (cluster_size - 1)) : 0;
+        if (room >= length && room < least) {
+            least = room;
+            best = place;
+        }
+    }
+    return best;
+}
+
+/* Behind what was packed last and on into the next cluster; *ret_offset 0: that is in use. */
+static int
+extend(struct q2_image *image, uint64_t *ret_offset, struct q2_error *err)
+{
+    uint64_t offset = image->pack_offsets[0], next = 0, got = 0;
+    *ret_offset = 0;
+    if (!offset)
+        return 0;
+    int rc = new_cluster(image, (offset >> image->geometry.cluster_bits) + 1, &next, &got, err);
+    if (rc < 0 || got == 0)
+        return rc;
+    rc = join(image, &offset, err);
+    if (rc < 0 || !offset)
+        q2_free_now(image, next, got);
+    else
+        *ret_offset = offset;
+    return rc;
+}
+
+/* Remember the place behind what was packed last among the others, instead of the smallest. */
+static void
+keep_rest(struct q2_image *image)
+{
+    uint64_t mask = image->geometry.cluster_size - 1;
+    uint64_t *smallest = &image->pack_offsets[1];
+    for (unsigned i = 1; i < Q2_PACK_OFFSETS; i++) {
+        uint64_t *place = &image->pack_offsets[i];
+        if (!*place || (*smallest && (*place & mask) > (*smallest & mask)))
+            smallest = place;
+    }
+    if (!*smallest ||
+        (image->pack_offsets[0] && (image->pack_offsets[0] & mask) < (*smallest & mask)))
+        *smallest = image->pack_offsets[0];
 }
 
 static int
 find_bytes(struct q2_image *image, uint64_t length, uint64_t *ret_offset, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &image->geometry;
-    uint64_t offset = 0, cluster, count;
-    int rc = room_behind(image, length, &offset, err);
+    uint64_t *place = best_place(image, length), offset = place ? *place : 0, cluster, count;
+    int rc = place ? join(image, &offset, err) : 0;
+    if (rc == 0 && !offset) {
+        if (place)
+            *place = 0;
+        place = &image->pack_offsets[0];
+        rc = extend(image, &offset, err);
+    }
+    if (rc == 0 && !offset) {
+        rc = new_cluster(image, 0, &cluster, &count, err);
+        keep_rest(image);
+        offset = rc == 0 ? cluster << geometry->cluster_bits : 0;
+    }
     if (rc < 0)
         return rc;
-    if (!offset) {
-        rc = new_cluster(image, 0, &cluster, &count, err);
-        if (rc < 0)
-            return rc;
-        offset = cluster << geometry->cluster_bits;
-    }
     uint64_t end = offset + length;
-    image->pack_offset = end & (geometry->cluster_size - 1) ? end : 0;
+    *place = end & (geometry->cluster_size - 1) ? end : 0;
     *ret_offset = offset;
     return 0;
 }
@@ -104,8 +149,9 @@ give_back(struct q2_image *image, uint64_t raw)
     unsigned bits = image->geometry.cluster_bits;
     struct q2_compressed_range range = q2_compressed_decode(&image->geometry, raw);
     uint64_t first = range.offset >> bits;
-    q2_free_now(image, first, ((range.offset + range.length - 1) >> bits) - first + 1);
-    image->pack_offset = 0;
+    uint64_t count = ((range.offset + range.length - 1) >> bits) - first + 1;
+    q2_free_now(image, first, count);
+    q2_pack_forget(image, first, count);
 }
 
 /* ---- requests ---- */

@@ -322,7 +322,7 @@ finish(struct q2_image *image, struct q2_error *err)
     if (rc == 0)
         image->marked_dirty = false;
     image->free_hint = 0;
-    image->pack_offset = 0;
+    q2_pack_forget(image, 0, UINT64_MAX);
     return rc;
 }
 

@@ -74,7 +74,7 @@ remove_entry(struct q2_image *image, unsigned index, const struct q2_tally *tall
         return rc;
     q2_claims_remove(image->claims, fixed.l1_table_offset >> bits,
                      q2_units((uint64_t)fixed.l1_size * 8, bits));
-    image->pack_offset = 0; /* its cluster may become free */
+    q2_pack_forget(image, 0, UINT64_MAX); /* their clusters may become free */
     rc = q2_refcounts_apply(image, tally, -1, err);
     if (rc == 0)
         rc = q2_image_barrier(image, err);

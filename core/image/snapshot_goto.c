@@ -155,7 +155,7 @@ switch_states(struct q2_image *image, const struct change *change, struct q2_err
     }
     image->geometry.disk_size = change->disk_size;
     atomic_store(&image->size, change->disk_size);
-    image->pack_offset = 0;
+    q2_pack_forget(image, 0, UINT64_MAX);
     q2_cache_forget_all(image->l2_cache);
     return 0;
 }

@@ -121,7 +121,7 @@ drop_tree(struct q2_image *image, const struct q2_tree *tree, struct q2_tally *t
         q2_claims_remove(image->claims, table >> image->geometry.cluster_bits, 1);
         q2_cache_forget(image->l2_cache, table, image->geometry.cluster_size);
     }
-    image->pack_offset = 0;
+    q2_pack_forget(image, 0, UINT64_MAX);
     rc = q2_image_settle(image, err);
     if (rc == 0)
         rc = q2_image_barrier(image, err);
