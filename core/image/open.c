@@ -380,8 +380,10 @@ clear_dirty(struct q2_image *image, struct q2_error *err)
 static int
 put_down(struct q2_image *image, struct q2_error *err)
 {
-    if (!image->modified || image->broken)
+    if (!image->modified)
         return 0;
+    if (image->broken)
+        return q2_check_broken(image, err);
     struct q2_error other;
     int rc = q2_bitmaps_store(image, err);
     int settled = q2_image_settle(image, rc < 0 ? &other : err);

@@ -207,8 +207,15 @@ q2_snapshots_claim(struct q2_image *image, struct q2_error *err)
         return 0;
     int rc = claim_range(image, image->header.snapshots_offset, snapshots->length,
                          Q2_CLAIM_SNAPSHOTS, err);
+    uint64_t claimed = 0; /* bytes; more than the file has only where tables overlap */
     for (unsigned i = 0; i < snapshots->count && rc == 0; i++) {
         const struct q2_snapshot *fixed = &snapshots->entries[i].fixed;
+        claimed += (uint64_t)fixed->l1_size * 8;
+        if (claimed > image->geometry.file_size)
+            return q2_error_set(err, Q2_ERR_FORMAT,
+                                "%s: the L1 tables of the snapshots, such as that at 0x%llx, "
+                                "overlap: the file has no room for all of them",
+                                q2_image_name(image), (unsigned long long)fixed->l1_table_offset);
         rc = claim_range(image, fixed->l1_table_offset, (uint64_t)fixed->l1_size * 8,
                          Q2_CLAIM_SNAPSHOT_L1, err);
     }
