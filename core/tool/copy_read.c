@@ -69,7 +69,7 @@ mark(struct copy_worker *worker, uint64_t begin, uint64_t end, enum copy_kind ki
     size_t first = (size_t)((begin + COPY_SECTOR - 1) / COPY_SECTOR);
     size_t last = (size_t)((end + COPY_SECTOR - 1) / COPY_SECTOR);
     if (last > first)
-        memset(worker->kinds + first, kind, last - first);
+        memset(worker->kinds + first, (int)kind, last - first);
 }
 
 static int

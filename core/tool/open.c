@@ -220,6 +220,19 @@ open_listed(const struct tool_common *common, const struct tool_pairs *pairs, un
     return good;
 }
 
+/* Whether a name is a list of options, either because all names are or as it says so itself. */
+static bool
+is_list(bool image_opts, const char *name)
+{
+    return image_opts || strncmp(name, "json:", 5) == 0;
+}
+
+static bool
+read_list(bool image_opts, const char *name, struct tool_pairs *pairs)
+{
+    return image_opts ? tool_pairs_add(pairs, name, NULL) : tool_pairs_add_json(pairs, name + 5);
+}
+
 /* "file:NAME" is how QEMU writes names that contain colons. */
 static const char *
 without_protocol(const char *name)
@@ -234,9 +247,9 @@ tool_open(const struct tool_common *common, const char *name, const struct tool_
     struct q2_image_options options = {.flags = how->flags};
     if (common->force_share)
         options.flags |= Q2_IMAGE_FORCE_SHARE;
-    if (how->image_opts) {
+    if (is_list(how->image_opts, name)) {
         struct tool_pairs pairs = {0};
-        bool good = tool_pairs_add(&pairs, name, NULL) &&
+        bool good = read_list(how->image_opts, name, &pairs) &&
                     open_listed(common, &pairs, options.flags, ret_disk);
         tool_pairs_destroy(&pairs);
         return good;
@@ -263,8 +276,8 @@ tool_open_path(const struct tool_common *common, const char *name, char **ret_pa
     struct q2_image_options options = {0};
     const char *path = without_protocol(name);
     bool good = true;
-    if (common->image_opts) {
-        good = tool_pairs_add(&pairs, name, NULL) && keys_are_known(&pairs) &&
+    if (is_list(common->image_opts, name)) {
+        good = read_list(common->image_opts, name, &pairs) && keys_are_known(&pairs) &&
                read_driver(&reader, &options);
         path = read_name(&reader);
     } else if (common->format) {

@@ -65,6 +65,8 @@ struct tool_pairs {
  * except that "help" and "?" stay keys with the value "". */
 bool tool_pairs_add(struct tool_pairs *pairs, const char *text, const char *first_key);
 /* The value that was given last; NULL: none. */
+/* The same from a JSON object: members of members have keys with dots (json_name.c). */
+bool tool_pairs_add_json(struct tool_pairs *pairs, const char *text);
 const char *tool_pairs_get(const struct tool_pairs *pairs, const char *key);
 bool tool_pairs_set(struct tool_pairs *pairs, const char *key, const char *value);
 /* The value as a number up to `max`; *ret_number stays as it is where there is none. Says what is

@@ -105,6 +105,10 @@ look 0 map --output=json --image-opts \
     driver=qcow2,file.filename=over.qcow2,backing.driver=qcow2,backing.file.filename=old.qcow2
 look 0 map --output=json --image-opts driver=raw,file.filename=over.qcow2
 look 1 info --image-opts driver=qcow2,file.filename=missing.qcow2
+look 0 map --output=json \
+    'json:{"driver":"qcow2","file":{"driver":"file","filename":"over.qcow2"}}'
+look 0 map 'json:{"driver":"raw","file.filename":"over.qcow2"}'
+look 1 map 'json:{"driver":"qcow2"'
 [[ $(in_folder peer "$img" info --object secret,id=s,data=hidden plain.qcow2) == 1 ]] ||
     fail "takes a pass phrase from the command line"
 err_has "all users of this machine can read"

@@ -297,9 +297,8 @@ expect_kept(const char *lies, operation call)
             snprintf(text + length, sizeof text - (size_t)length, lies, places[i]);
             snprintf(when, sizeof when, "%s, %u", places[i], flags);
             Q2_AUTOCLOSE struct q2_file *file = build_image(text);
-            uint64_t size, disk_size;
+            uint64_t disk_size;
             Q2_AUTOFREE uint8_t *disk = read_state(file, 0, &disk_size);
-            Q2_AUTOFREE uint8_t *before = all_bytes(file, &size);
             struct opened opened = must_open(file, Q2_IMAGE_WRITE | (flags ? Q2_IMAGE_DISCARD : 0));
             int rc = call(opened.image, &err);
             for (unsigned n = 0; n < 64 && rc == 0; n++) {

@@ -20,8 +20,8 @@ static const char *const images[] = {
     "cluster-size 4K\nsize 1M\n" CONTENT,
     "cluster-size 4K\nsize 1M\nrefcount-bits 4\n" CONTENT,
     "cluster-size 512\nsize 1M\nrefcount-bits 64\n" CONTENT,
-    "cluster-size 16K\nextended-l2\nsize 1M\nrefcount-bits 32\nwrite 0 64K random\nsnapshot one\n"
-    "write 8K 16K 0x11\nsubclusters 64K alloc 0xff zero 0xff00 pattern 7\n",
+    ("cluster-size 16K\nextended-l2\nsize 1M\nrefcount-bits 32\nwrite 0 64K random\nsnapshot one\n"
+     "write 8K 16K 0x11\nsubclusters 64K alloc 0xff zero 0xff00 pattern 7\n"),
     "cluster-size 4K\nsize 1M\nencryption luks\nwrite 0 64K random\nsnapshot one\nwrite 0 4K 1\n",
 };
 

@@ -10,8 +10,8 @@
 #include "tests/unit/image_states.h"
 
 static const char *const images[] = {
-    "cluster-size 4K\nsize 1M\nwrite 0 64K random\nwrite-compressed 256K 16K text\n"
-    "write 1000K 24K 0x22\n",
+    ("cluster-size 4K\nsize 1M\nwrite 0 64K random\nwrite-compressed 256K 16K text\n"
+     "write 1000K 24K 0x22\n"),
     "cluster-size 512\nsize 100K\nwrite 0 100K random\n",
     "cluster-size 16K\nextended-l2\nsize 1M\nwrite 0 64K random\nwrite 900K 100K 0x11\n",
     "cluster-size 4K\nsize 1M\nwrite 0 1M 0x33\nsnapshot one\nwrite 8K 16K 0x11\n",
