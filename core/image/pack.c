@@ -142,14 +142,12 @@ find_bytes(struct q2_image *image, uint64_t length, uint64_t *ret_offset, struct
     return 0;
 }
 
-/* The host clusters that a descriptor covers lose this reference. */
+/* The host clusters of bytes that were found are not needed after all. */
 static void
-give_back(struct q2_image *image, uint64_t raw)
+give_back(struct q2_image *image, uint64_t offset, uint64_t length)
 {
     unsigned bits = image->geometry.cluster_bits;
-    struct q2_compressed_range range = q2_compressed_decode(&image->geometry, raw);
-    uint64_t first = range.offset >> bits;
-    uint64_t count = ((range.offset + range.length - 1) >> bits) - first + 1;
+    uint64_t first = offset >> bits, count = ((offset + length - 1) >> bits) - first + 1;
     q2_free_now(image, first, count);
     q2_pack_forget(image, first, count);
 }
@@ -169,10 +167,12 @@ place(struct q2_image *image, uint64_t length, uint64_t *ret_raw, struct q2_erro
         rc = find_bytes(image, length, &offset, err);
     if (rc < 0)
         return rc;
-    if ((offset + length) >> offset_bits)
+    if ((offset + length) >> offset_bits) {
+        give_back(image, offset, length);
         return q2_error_set(err, Q2_ERR_NOSPACE,
                             "%s: no compressed cluster can be at 0x%" PRIx64 " or beyond",
                             image->file->name, UINT64_C(1) << offset_bits);
+    }
     *ret_raw = q2_compressed_encode(&image->geometry, offset, length);
     return 0;
 }
@@ -213,7 +213,7 @@ write_stream(struct q2_image *image, uint64_t offset, const uint8_t *stream, siz
     if (rc == 0)
         rc = map_stream(image, offset, raw, err);
     if (rc < 0)
-        give_back(image, raw);
+        give_back(image, host, length);
     pthread_mutex_unlock(&image->lock);
     return rc;
 }
