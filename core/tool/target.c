@@ -72,7 +72,14 @@ read_sizes(struct reader *reader)
     options->size &= ~UINT64_C(511);
     if (cluster && !tool_size_option("cluster_size", cluster, 512, 2 << 20, &options->cluster_size))
         return false;
-    return tool_pairs_number(reader->pairs, "refcount_bits", UINT32_MAX, &options->refcount_bits);
+    if (!tool_pairs_number(reader->pairs, "refcount_bits", UINT32_MAX, &options->refcount_bits))
+        return false;
+    /* 0 is how those who say nothing are told from others. */
+    if (get(reader, "refcount_bits") && options->refcount_bits == 0) {
+        tool_say("refcount_bits=0: the width is a power of two from 1 to 64");
+        return false;
+    }
+    return true;
 }
 
 bool
