@@ -127,9 +127,10 @@ q2_image_flush(struct q2_image *image, struct q2_error *err)
 {
     pthread_mutex_lock(&image->lock);
     int rc = 0;
+    /* Writing the mapping ends with a barrier of its own; what is freed after it may wait. */
+    bool barrier = image->refcount_cache && (mapping_dirty(image) || image->mapping_unsettled);
     bool metadata = image->refcount_cache &&
-                    (mapping_dirty(image) || image->mapping_unsettled ||
-                     image->refcount_table_any_dirty || image->leaving.count > 0 ||
+                    (barrier || image->refcount_table_any_dirty || image->leaving.count > 0 ||
                      image->released.count > 0 || q2_cache_any_dirty(image->refcount_cache));
     if (metadata) {
         rc = q2_image_write_back(image, err);
@@ -140,7 +141,7 @@ q2_image_flush(struct q2_image *image, struct q2_error *err)
     }
     pthread_mutex_unlock(&image->lock);
     /* Also without metadata to write there may be guest data to make durable. */
-    if (rc == 0 && (image->flags & Q2_IMAGE_WRITE))
+    if (rc == 0 && !barrier && (image->flags & Q2_IMAGE_WRITE))
         rc = q2_image_barrier(image, err);
     return rc;
 }
