@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* Big-endian loads and stores at any alignment: how file bytes become numbers and back. */
+/* Loads and stores at any alignment: how file bytes become numbers and back. qcow2 and LUKS are
+ * big-endian; deflate is little-endian. */
 
 #ifndef Q2_BASE_ENDIAN_H
 #define Q2_BASE_ENDIAN_H
@@ -32,6 +33,22 @@ q2_load_be64(const void *from)
     uint64_t value;
     memcpy(&value, from, sizeof value);
     return be64toh(value);
+}
+
+static inline uint32_t
+q2_load_le32(const void *from)
+{
+    uint32_t value;
+    memcpy(&value, from, sizeof value);
+    return le32toh(value);
+}
+
+static inline uint64_t
+q2_load_le64(const void *from)
+{
+    uint64_t value;
+    memcpy(&value, from, sizeof value);
+    return le64toh(value);
 }
 
 static inline void

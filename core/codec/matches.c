@@ -7,7 +7,8 @@
 
 #include "core/codec/matches.h"
 
-#include <endian.h>
+#include "core/base/endian.h"
+
 #include <stdbool.h>
 #include <string.h>
 
@@ -32,22 +33,6 @@ struct match {
 };
 
 static inline uint32_t
-load32(const uint8_t *bytes)
-{
-    uint32_t value;
-    memcpy(&value, bytes, sizeof value);
-    return le32toh(value);
-}
-
-static inline uint64_t
-load64(const uint8_t *bytes)
-{
-    uint64_t value;
-    memcpy(&value, bytes, sizeof value);
-    return le64toh(value);
-}
-
-static inline uint32_t
 hash(uint32_t value, unsigned bits)
 {
     return value * UINT32_C(0x9e3779b1) >> (32 - bits);
@@ -59,7 +44,7 @@ extend(const uint8_t *here, const uint8_t *there, uint32_t known, uint32_t limit
 {
     uint32_t length = known;
     for (; length + 8 <= limit; length += 8) {
-        uint64_t differ = load64(here + length) ^ load64(there + length);
+        uint64_t differ = q2_load_le64(here + length) ^ q2_load_le64(there + length);
         if (differ)
             return length + (uint32_t)__builtin_ctzll(differ) / 8;
     }
@@ -79,20 +64,21 @@ find(struct q2_matcher *matcher, size_t at, struct match best, unsigned depth)
     uint32_t limit =
         matcher->length - at < Q2_MATCH_MAX ? (uint32_t)(matcher->length - at) : Q2_MATCH_MAX;
     uint32_t number = matcher->base + (uint32_t)at;
-    uint32_t first = load32(here);
+    uint32_t first = q2_load_le32(here);
     uint32_t *latest3 = &matcher->latest3[hash(first << 8, Q2_MATCH_HASH3_BITS)];
     uint32_t *latest4 = &matcher->latest4[hash(first, Q2_MATCH_HASH4_BITS)];
     uint32_t three = number - *latest3, distance = number - *latest4, place = *latest4;
     /* Whether a place is in reach is anybody's guess, so there is no branch on that alone. */
     bool is_near = three <= NEAR;
-    uint32_t differ = (load32(here - (is_near ? three : 0)) ^ first) << 8;
+    uint32_t differ = (q2_load_le32(here - (is_near ? three : 0)) ^ first) << 8;
     if ((best.length < 3) & is_near & !differ)
         best = (struct match){3, three};
 
     for (; distance <= Q2_MATCH_WINDOW && best.length < limit && depth; depth--) {
         const uint8_t *there = here - distance;
-        if (load32(there) == first && (best.length < 4 || load32(there + best.length - 3) ==
-                                                              load32(here + best.length - 3))) {
+        if (q2_load_le32(there) == first &&
+            (best.length < 4 ||
+             q2_load_le32(there + best.length - 3) == q2_load_le32(here + best.length - 3))) {
             uint32_t length = extend(here, there, 4, limit);
             if (length > best.length) {
                 best = (struct match){length, distance};
@@ -114,7 +100,7 @@ skip(struct q2_matcher *matcher, size_t from, size_t to)
 {
     size_t end = matcher->length < 4 ? 0 : matcher->length - 3;
     for (size_t at = from; at < to && at < end; at++) {
-        uint32_t number = matcher->base + (uint32_t)at, first = load32(matcher->bytes + at);
+        uint32_t number = matcher->base + (uint32_t)at, first = q2_load_le32(matcher->bytes + at);
         uint32_t *latest4 = &matcher->latest4[hash(first, Q2_MATCH_HASH4_BITS)];
         matcher->latest3[hash(first << 8, Q2_MATCH_HASH3_BITS)] = number;
         matcher->before[number % Q2_MATCH_WINDOW] = *latest4;

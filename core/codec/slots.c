@@ -127,10 +127,11 @@ static int
 set_name(char *field, const char *name, const char *fallback, struct q2_error *err)
 {
     name = name ? name : fallback;
-    if (strlen(name) >= Q2_LUKS_NAME_LENGTH)
+    size_t length = strlen(name);
+    if (length >= Q2_LUKS_NAME_LENGTH)
         return q2_error_set(err, Q2_ERR_UNSUPPORTED,
                             "the name \"%.40s\" does not fit a LUKS header", name);
-    strcpy(field, name);
+    memcpy(field, name, length + 1);
     return 0;
 }
 

@@ -18,10 +18,10 @@
 
 #include "core/codec/window.h"
 
+#include "core/base/endian.h"
 #include "core/codec/codec.h"
 #include "core/codec/huffman.h"
 
-#include <endian.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
@@ -104,9 +104,7 @@ static inline void
 refill(struct bits *in)
 {
     if (__builtin_expect(in->end - in->next >= 8, 1)) {
-        uint64_t word;
-        memcpy(&word, in->next, sizeof word);
-        in->word |= le64toh(word) << in->count;
+        in->word |= q2_load_le64(in->next) << in->count;
         in->next += (63 - in->count) >> 3;
         in->count |= 56;
         return;

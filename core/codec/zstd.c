@@ -12,10 +12,10 @@
  * claim beyond the largest cluster is lowered to that, in the copy of the header that the library
  * sees: refusing it would refuse what QEMU reads. */
 
+#include "core/base/endian.h"
 #include "core/codec/codec.h"
 #include "core/codec/internal.h"
 
-#include <endian.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -139,9 +139,7 @@ run_frame(ZSTD_DCtx *dctx, struct job *job)
     const uint8_t *frame = job->source + job->used;
     if (job->source_length - job->used < OPEN_HEADER_BYTES)
         return refuse(job, "the data ends before it");
-    uint32_t magic;
-    memcpy(&magic, frame, sizeof magic);
-    magic = le32toh(magic);
+    uint32_t magic = q2_load_le32(frame);
     if ((magic & skippable_mask) == skippable_magic)
         return run_sized(dctx, job);
     if (magic != ZSTD_MAGICNUMBER)
