@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* What the passes of one check share. Private to the checker.
+/* What the passes of one check share. Private to the checker, and to repair, which goes on from
+ * what the check decoded.
  *
  * The passes run in two phases. The first proves an image clean at the speed of memory: it reads
  * every table once, in parallel, and only notes where something does not add up. The second runs on
