@@ -8,9 +8,9 @@
 
 #include "checker/tool/batch.h"
 
+#include "checker/console/progress.h"
+#include "checker/console/say.h"
 #include "checker/format.h"
-#include "checker/tool/progress.h"
-#include "checker/tool/say.h"
 
 #include <errno.h>
 #include <signal.h>

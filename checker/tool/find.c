@@ -3,7 +3,7 @@
 
 #include "checker/tool/find.h"
 
-#include "checker/tool/say.h"
+#include "checker/console/say.h"
 #include "core/base/endian.h"
 #include "core/format/header.h"
 

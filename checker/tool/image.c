@@ -7,12 +7,12 @@
 #include "checker/tool/image.h"
 
 #include "checker/companion.h"
+#include "checker/console/progress.h"
+#include "checker/console/sandbox.h"
+#include "checker/console/say.h"
 #include "checker/format.h"
 #include "checker/report_parts.h"
 #include "checker/tool/owner.h"
-#include "checker/tool/progress.h"
-#include "checker/tool/sandbox.h"
-#include "checker/tool/say.h"
 #include "core/io/posix.h"
 
 #include <inttypes.h>
@@ -88,7 +88,7 @@ enter_sandbox(const struct output *output)
     /* The counts are written to files at the end. */
     (void)output;
 #else
-    unsigned layers = q2_sandbox_enter();
+    unsigned layers = q2_sandbox_enter(false);
     if (layers == SANDBOX_ALL || output->silent_notes)
         return;
     say_note("this system lacks %s; going on %s",

@@ -3,10 +3,10 @@
 
 /* qcow2-check: says what is wrong with qcow2 images. */
 
+#include "checker/console/say.h"
 #include "checker/report.h"
 #include "checker/tool/batch.h"
 #include "checker/tool/catalogue_page.h"
-#include "checker/tool/say.h"
 #include "core/io/standard.h"
 
 #include <errno.h>

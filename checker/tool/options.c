@@ -6,7 +6,7 @@
 
 #include "checker/tool/options.h"
 
-#include "checker/tool/say.h"
+#include "checker/console/say.h"
 #include "core/base/checked.h"
 
 #include <ctype.h>

@@ -4,7 +4,7 @@
 /* What a process can still do in the sandbox, and what it no longer can. Each test enters it in a
  * process of its own and says by its exit status what failed. */
 
-#include "checker/tool/sandbox.h"
+#include "checker/console/sandbox.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -26,7 +26,7 @@
 
 /* Run `inside` in a sandboxed child. Criterion's own process stays as it is. */
 static void
-expect_inside(void (*inside)(int fd))
+expect_inside(bool write, void (*inside)(int fd))
 {
     int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     cr_assert_geq(fd, 0);
@@ -34,7 +34,7 @@ expect_inside(void (*inside)(int fd))
     cr_assert_geq(pid, 0);
     if (pid == 0) {
         /* Without seccomp there is nothing to test; 77 says so. */
-        if (!(q2_sandbox_enter() & SANDBOX_SECCOMP))
+        if (!(q2_sandbox_enter(write) & SANDBOX_SECCOMP))
             _exit(77);
         inside(fd);
         _exit(2);
@@ -48,12 +48,12 @@ expect_inside(void (*inside)(int fd))
     cr_expect_eq(WEXITSTATUS(status), 0, "status %d", WEXITSTATUS(status));
 }
 
-#define INSIDE(name)                   \
-    static void inside_##name(int fd); \
-    Test(sandbox, name)                \
-    {                                  \
-        expect_inside(inside_##name);  \
-    }                                  \
+#define INSIDE(name)                         \
+    static void inside_##name(int fd);       \
+    Test(sandbox, name)                      \
+    {                                        \
+        expect_inside(false, inside_##name); \
+    }                                        \
     static void inside_##name(__attribute__((unused)) int fd)
 
 static bool
@@ -166,5 +166,37 @@ INSIDE(can_tell_the_time_and_write)
 INSIDE(can_be_entered_only_once_more_tightly)
 {
     /* A second time, Landlock or prctl is no longer allowed: nothing gets wider. */
-    END(q2_sandbox_enter() == 0);
+    END(q2_sandbox_enter(false) == 0);
+}
+
+/* ---- what a repair does ---- */
+
+static FILE *image;
+
+static void
+write_everything(int fd)
+{
+    (void)fd;
+    int file = fileno(image);
+    END(pwrite(file, "abc", 3, 4096) == 3 && fsync(file) == 0 && ftruncate(file, 65536) == 0 &&
+        fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) == 0 &&
+        is_denied(open("new-file", O_CREAT | O_WRONLY, 0600)) &&
+        is_denied(unlink("no-such-file")) && is_denied(fork()));
+}
+
+static void
+write_nothing(int fd)
+{
+    (void)fd;
+    int file = fileno(image);
+    END(is_denied(pwrite(file, "abc", 3, 4096)) && is_denied(ftruncate(file, 65536)));
+}
+
+Test(sandbox, writes_what_is_open_if_that_is_asked_for)
+{
+    image = tmpfile();
+    cr_assert_not_null(image);
+    expect_inside(true, write_everything);
+    expect_inside(false, write_nothing);
+    fclose(image);
 }

@@ -3,9 +3,9 @@
 
 /* The parts of qcow2-check that its output alone does not show well: sizes, progress, messages. */
 
+#include "checker/console/progress.h"
+#include "checker/console/say.h"
 #include "checker/tool/options.h"
-#include "checker/tool/progress.h"
-#include "checker/tool/say.h"
 
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-#include "checker/tool/say.h"
+#include "checker/console/say.h"
 
 #include "core/format/message.h"
 
@@ -11,11 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 
+const char *say_program = "qcow2-check";
+
 static void
 say(const char *first, const char *format, va_list args)
 {
     char line[Q2_MESSAGE_SIZE];
-    fwrite(line, 1, q2_message_line(line, "qcow2-check", first, format, args), stderr);
+    fwrite(line, 1, q2_message_line(line, say_program, first, format, args), stderr);
 }
 
 void

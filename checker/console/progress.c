@@ -4,10 +4,10 @@
 /* Most checks end before anybody could read a line, so that nothing is drawn in the first half
  * second, and no more than four times a second after that (once, where lines pile up in a log). */
 
-#include "checker/tool/progress.h"
+#include "checker/console/progress.h"
 
+#include "checker/console/say.h"
 #include "checker/format.h"
-#include "checker/tool/say.h"
 
 #include <inttypes.h>
 #include <time.h>

@@ -3,8 +3,8 @@
 
 /* The line that moves: phase, share, rate and time left, on stderr. */
 
-#ifndef Q2_CHECKER_TOOL_PROGRESS_H
-#define Q2_CHECKER_TOOL_PROGRESS_H
+#ifndef Q2_CHECKER_CONSOLE_PROGRESS_H
+#define Q2_CHECKER_CONSOLE_PROGRESS_H
 
 #include "checker/check.h"
 

@@ -3,15 +3,18 @@
 
 /* What goes to stderr: one line for each message, never a control character of a file's name. */
 
-#ifndef Q2_CHECKER_TOOL_SAY_H
-#define Q2_CHECKER_TOOL_SAY_H
+#ifndef Q2_CHECKER_CONSOLE_SAY_H
+#define Q2_CHECKER_CONSOLE_SAY_H
 
 #include <stdbool.h>
 
-/* "qcow2-check: FILE: message"; `file` may be NULL. */
+/* The name of the program, which messages begin with; to be set first of all. */
+extern const char *say_program;
+
+/* "PROGRAM: FILE: message"; `file` may be NULL. */
 void say_error(const char *file, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* "qcow2-check: note: message". */
+/* "PROGRAM: note: message". */
 void say_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Whether colours and cursor movements go well with what is at this descriptor. */

@@ -4,7 +4,7 @@
 /* Two layers that know nothing of each other: Landlock denies by kind of object, seccomp by system
  * call. Where the kernel has both, one hole in a list opens nothing. */
 
-#include "checker/tool/sandbox.h"
+#include "checker/console/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -137,6 +137,12 @@ static const int calls[] = {
     SCMP_SYS(sysinfo),
 };
 
+/* What a repair takes besides. */
+static const int write_calls[] = {
+    SCMP_SYS(pwrite64),  SCMP_SYS(pwritev),   SCMP_SYS(pwritev2),  SCMP_SYS(fsync),
+    SCMP_SYS(fdatasync), SCMP_SYS(fallocate), SCMP_SYS(ftruncate), SCMP_SYS(sync_file_range),
+};
+
 /* A system call that is allowed only where one argument, masked, has a value. */
 struct narrow_call {
     int call;
@@ -162,8 +168,10 @@ static const struct narrow_call narrow_calls[] = {
 /* Calls that the machine at hand does not have are no error, so results are looked at only where
  * missing the rule would leave the sandbox open; a missing allowance just denies. */
 static int
-add_rules(scmp_filter_ctx filter)
+add_rules(scmp_filter_ctx filter, bool write)
 {
+    for (size_t i = 0; write && i < sizeof write_calls / sizeof *write_calls; i++)
+        seccomp_rule_add(filter, SCMP_ACT_ALLOW, write_calls[i], 0);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
         seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
     for (size_t i = 0; i < sizeof narrow_calls / sizeof *narrow_calls; i++) {
@@ -180,13 +188,13 @@ add_rules(scmp_filter_ctx filter)
 }
 
 unsigned
-q2_sandbox_enter(void)
+q2_sandbox_enter(bool write)
 {
     /* Both layers need it, and without it neither would be allowed to a common user. */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return 0;
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-    int failed = filter ? add_rules(filter) : -ENOMEM;
+    int failed = filter ? add_rules(filter, write) : -ENOMEM;
     int ruleset = prepare_landlock();
 #ifdef Q2_COVERAGE
     __gcov_dump(); /* what follows takes away the means to write the counts */
