@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* The engine: fixes by stage, the proof, and another attempt without what the proof blames. Each
+ * attempt does less than the one before, and one that does nothing needs no proof, so it ends. */
+
+#include "repair/repair.h"
+
+#include "core/base/cleanup.h"
+#include "repair/apply.h"
+#include "repair/digest.h"
+#include "repair/discard.h"
+#include "repair/fix.h"
+#include "repair/phases.h"
+#include "repair/prove.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ATTEMPTS = 16 };
+
+struct q2_repair {
+    struct q2_repair_options options;
+    struct q2_scene_options scene_options;
+    struct q2_scene *scene;
+    struct q2_objection objections[MAX_ATTEMPTS];
+    size_t objection_count;
+};
+
+static const struct {
+    int (*run)(struct q2_scene *scene, struct q2_error *err);
+    enum q2_stage stage;
+    enum q2_repair_level level;
+} fixes[] = {
+#define Q2_FIX(name, stage, level) {q2_fix_##name, Q2_STAGE_##stage, Q2_LEVEL_##level},
+#include "repair/fixes.def"
+#undef Q2_FIX
+};
+
+/* ---- one attempt ---- */
+
+static bool
+has_geometry(const struct q2_scene *scene)
+{
+    return scene->check && scene->check->usable & Q2_USABLE_GEOMETRY;
+}
+
+static int
+run_stage(struct q2_scene *scene, enum q2_stage stage, struct q2_error *err)
+{
+    for (size_t i = 0; i < sizeof fixes / sizeof fixes[0]; i++) {
+        if (fixes[i].stage != stage || fixes[i].level > scene->plan.level)
+            continue;
+        int rc = fixes[i].run(scene, err);
+        if (rc == 0 && scene->plan.failed) {
+            *err = scene->plan.error;
+            rc = scene->plan.failed;
+        }
+        if (rc < 0)
+            return rc;
+    }
+    return q2_scene_recheck(scene, err);
+}
+
+static int
+run_stages(struct q2_scene *scene, struct q2_error *err)
+{
+    for (int stage = 0; stage < Q2_STAGE_COUNT; stage++) {
+        if (stage != Q2_STAGE_HEADER && !has_geometry(scene))
+            return 0;
+        int rc = run_stage(scene, (enum q2_stage)stage, err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* The applied action that is to go where the proof blames none: the last of the least sure. */
+static uint64_t
+least_sure(const struct q2_plan *plan)
+{
+    uint64_t found = UINT64_MAX;
+    for (uint64_t i = 0; i < plan->count; i++)
+        if (plan->actions[i].applied &&
+            (found == UINT64_MAX || plan->actions[i].confidence >= plan->actions[found].confidence))
+            found = i;
+    return found;
+}
+
+/* After the last attempt: nothing is to be done. */
+static int
+give_up(struct q2_repair *repair, struct q2_error *err)
+{
+    struct q2_scene *scene = repair->scene;
+    for (uint64_t i = 0; i < scene->plan.count; i++) {
+        scene->plan.actions[i].dropped |= scene->plan.actions[i].applied;
+        scene->plan.actions[i].applied = false;
+    }
+    struct q2_plan plan = scene->plan;
+    scene->plan = (struct q2_plan){.budget = plan.budget, .level = plan.level};
+    int rc = q2_scene_restart(scene, err);
+    scene->plan = plan;
+    return rc;
+}
+
+static int
+attempt(struct q2_repair *repair, bool *ret_proven, struct q2_error *err)
+{
+    struct q2_scene *scene = repair->scene;
+    int rc = run_stages(scene, err);
+    if (rc < 0)
+        return rc;
+    if (scene->check == scene->before) {
+        *ret_proven = true;
+        return 0;
+    }
+    struct q2_objection *objection = &repair->objections[repair->objection_count];
+    *objection = (struct q2_objection){.action = UINT64_MAX};
+    rc = q2_prove(scene, objection, err);
+    if (rc != 0) {
+        *ret_proven = rc > 0;
+        return rc < 0 ? rc : 0;
+    }
+    uint64_t blame = objection->action;
+    if (blame >= scene->plan.count || !scene->plan.actions[blame].applied)
+        blame = least_sure(&scene->plan);
+    if (blame != UINT64_MAX)
+        rc = q2_plan_ban(&scene->plan, blame, err);
+    repair->objection_count++;
+    *ret_proven = false;
+    return rc;
+}
+
+static int
+make_plan(struct q2_repair *repair, struct q2_error *err)
+{
+    bool proven = false;
+    int rc = 0;
+    while (rc == 0 && !proven && repair->objection_count < MAX_ATTEMPTS) {
+        if (repair->objection_count)
+            rc = q2_scene_restart(repair->scene, err);
+        if (rc == 0)
+            rc = attempt(repair, &proven, err);
+    }
+    if (rc == 0 && !proven)
+        return give_up(repair, err);
+    if (rc == 0 && repair->options.discard)
+        rc = q2_discard_freed(repair->scene, err);
+    return rc;
+}
+
+/* ---- the front ---- */
+
+int
+q2_repair_plan(struct q2_file *file, const struct q2_repair_options *options,
+               struct q2_repair **ret_repair, struct q2_error *err)
+{
+    struct q2_error local = {0};
+    err = err ? err : &local;
+    struct q2_repair *repair = calloc(1, sizeof *repair);
+    if (!repair)
+        return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a repair");
+    repair->options = *options;
+    repair->scene_options = (struct q2_scene_options){
+        .threads = options->threads,
+        .now = options->now,
+        .deep = options->deep,
+        .fixed_size = options->fixed_size,
+        .progress = options->progress,
+        .progress_data = options->progress_data,
+    };
+    int rc = q2_scene_open(file, &repair->scene_options, options->level, options->max_memory,
+                           &repair->scene, err);
+    if (rc == 0)
+        rc = make_plan(repair, err);
+    if (rc == 0 && !repair->scene->check)
+        rc = q2_error_set(err, Q2_ERR_NOT_QCOW2,
+                          "%s: no qcow2 header, and nothing in the file tells what it was",
+                          file->name);
+    if (rc < 0) {
+        q2_repair_free(repair);
+        return rc;
+    }
+    *ret_repair = repair;
+    return 0;
+}
+
+void
+q2_repair_free(struct q2_repair *repair)
+{
+    if (!repair)
+        return;
+    q2_scene_close(repair->scene);
+    free(repair);
+}
+
+const struct q2_plan *
+q2_repair_actions(const struct q2_repair *repair)
+{
+    return &repair->scene->plan;
+}
+
+struct q2_check *
+q2_repair_before(const struct q2_repair *repair)
+{
+    return repair->scene->before;
+}
+
+struct q2_check *
+q2_repair_after(const struct q2_repair *repair)
+{
+    return repair->scene->check;
+}
+
+struct q2_file *
+q2_repair_file(const struct q2_repair *repair)
+{
+    return repair->scene->file;
+}
+
+bool
+q2_repair_needed(const struct q2_repair *repair)
+{
+    return repair->scene->check != repair->scene->before;
+}
+
+const char *
+q2_repair_objection(const struct q2_repair *repair, size_t index)
+{
+    return index < repair->objection_count ? repair->objections[index].text : NULL;
+}
+
+int
+q2_repair_digest(const struct q2_repair *repair, char ret_digest[65], struct q2_error *err)
+{
+    return q2_digest_edits(repair->scene->base, repair->scene->file, ret_digest, err);
+}
+
+int
+q2_repair_apply(const struct q2_repair *repair, struct q2_file *image, struct q2_file *journal,
+                bool *ret_needed, struct q2_error *err)
+{
+    struct q2_phases *phases;
+    int rc = q2_phases_new(repair->scene, &phases, err);
+    if (rc < 0)
+        return rc;
+    rc = q2_apply(image, repair->scene->file, journal, repair->options.now, q2_phases_of, phases,
+                  ret_needed, err);
+    q2_phases_free(phases);
+    return rc;
+}
