@@ -29,8 +29,11 @@ struct q2_header_area {
     unsigned usable;         /* enum q2_usable */
     struct q2_header_part *parts;
     uint32_t count, capacity;
+    uint64_t parts_end; /* of what holds them, with the end marker, bytes */
     bool ended; /* the extensions end where they should; otherwise `parts` are those before that */
-    const uint8_t *backing; /* the backing file's name, NULL for none */
+    /* The backing file's name. NULL: there is none, or where it should be is nothing; the fields
+     * that locate it then are written as they are in `header`. */
+    const uint8_t *backing;
     uint32_t backing_length;
 };
 
