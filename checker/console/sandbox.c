@@ -6,6 +6,8 @@
 
 #include "checker/console/sandbox.h"
 
+#include "checker/console/say.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -207,4 +209,23 @@ q2_sandbox_enter(bool write)
     if (filter)
         seccomp_release(filter);
     return layers;
+}
+
+void
+sandbox_enter_or_say(bool write, bool quiet)
+{
+#ifdef Q2_COVERAGE
+    /* The counts are written to files at the end. */
+    (void)write;
+    (void)quiet;
+#else
+    unsigned layers = q2_sandbox_enter(write);
+    if (layers == SANDBOX_ALL || quiet)
+        return;
+    say_note("this system lacks %s; going on %s",
+             layers == 0                ? "Landlock and seccomp"
+             : layers & SANDBOX_SECCOMP ? "Landlock"
+                                        : "seccomp",
+             layers == 0 ? "without a sandbox" : "with the rest of the sandbox");
+#endif
 }

@@ -22,4 +22,7 @@ enum sandbox_layer {
  * that the C library falls back to clone). */
 unsigned q2_sandbox_enter(bool write);
 
+/* The same, and say on stderr, unless `quiet`, what the system lacks. */
+void sandbox_enter_or_say(bool write, bool quiet);
+
 #endif

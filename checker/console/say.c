@@ -38,6 +38,14 @@ say_note(const char *format, ...)
     va_end(args);
 }
 
+const char *
+say_behind_name(const char *name, const char *message)
+{
+    size_t length = strlen(name);
+    bool named = strncmp(message, name, length) == 0 && strncmp(message + length, ": ", 2) == 0;
+    return named ? message + length + 2 : message;
+}
+
 bool
 say_is_terminal(int fd)
 {

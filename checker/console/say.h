@@ -17,6 +17,10 @@ void say_error(const char *file, const char *format, ...) __attribute__((format(
 /* "PROGRAM: note: message". */
 void say_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Messages of files begin with the file's name, which say_error prints itself: what is behind it.
+ */
+const char *say_behind_name(const char *name, const char *message);
+
 /* Whether colours and cursor movements go well with what is at this descriptor. */
 bool say_is_terminal(int fd);
 bool say_may_colour(int fd);

@@ -24,15 +24,6 @@ enum { DEFAULT_LINES = 10 };
 
 /* ---- failing ---- */
 
-/* Messages of files begin with the file's name, which say_error prints itself. */
-static const char *
-without_name(const char *name, const char *message)
-{
-    size_t length = strlen(name);
-    bool named = strncmp(message, name, length) == 0 && strncmp(message + length, ": ", 2) == 0;
-    return named ? message + length + 2 : message;
-}
-
 static void
 write_failure(const char *name, const struct output *output, enum q2_check_exit status,
               const char *message)
@@ -57,7 +48,7 @@ void
 image_fail(const struct options *options, const char *name, const struct output *output,
            enum q2_check_exit status, const char *message)
 {
-    message = without_name(name, message);
+    message = say_behind_name(name, message);
     say_error(name, "%s", message);
     if (options->json && !options->quiet)
         write_failure(name, output, status, message);
@@ -77,26 +68,6 @@ fail(const struct options *options, const char *name, const struct output *outpu
              err->message[0] ? err->message : q2_error_text(err->code), hint);
     image_fail(options, name, output, status, message);
     return (int)status;
-}
-
-/* ---- shutting in ---- */
-
-static void
-enter_sandbox(const struct output *output)
-{
-#ifdef Q2_COVERAGE
-    /* The counts are written to files at the end. */
-    (void)output;
-#else
-    unsigned layers = q2_sandbox_enter(false);
-    if (layers == SANDBOX_ALL || output->silent_notes)
-        return;
-    say_note("this system lacks %s; going on %s",
-             layers == 0                ? "Landlock and seccomp"
-             : layers & SANDBOX_SECCOMP ? "Landlock"
-                                        : "seccomp",
-             layers == 0 ? "without a sandbox" : "with the rest of the sandbox");
-#endif
 }
 
 /* ---- reporting ---- */
@@ -199,7 +170,7 @@ check_opened(const struct options *options, const struct output *output, struct 
         .progress_data = &progress,
     };
     progress_init(&progress, options->progress);
-    enter_sandbox(output);
+    sandbox_enter_or_say(false, output->silent_notes);
     int rc = q2_check_run(opened->file, &how, &opened->check, err);
     progress_end(&progress);
     return rc;

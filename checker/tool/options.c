@@ -6,16 +6,13 @@
 
 #include "checker/tool/options.h"
 
+#include "checker/console/numbers.h"
 #include "checker/console/say.h"
-#include "core/base/checked.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /* Fits a screen of 24 lines and 80 columns. */
 const char options_help[] =
@@ -74,59 +71,6 @@ static const struct option long_options[] = {
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
 };
-
-/* The power of 1024 that a suffix stands for; -1 for none. */
-static int
-suffix_power(const char *suffix)
-{
-    static const char letters[] = "BKMGTPE";
-    if (*suffix == '\0')
-        return 0;
-    const char *letter = strchr(letters, toupper((unsigned char)*suffix));
-    if (!letter)
-        return -1;
-    bool whole = suffix[1] == '\0' || strcasecmp(suffix + 1, "iB") == 0;
-    return whole && (letter != letters || suffix[1] == '\0') ? (int)(letter - letters) : -1;
-}
-
-bool
-options_parse_size(const char *text, uint64_t *ret_size)
-{
-    char *end;
-    /* strtoull takes signs and spaces, which are no sizes. */
-    if (!isdigit((unsigned char)*text))
-        return false;
-    errno = 0;
-    bool hexadecimal = text[0] == '0' && tolower((unsigned char)text[1]) == 'x';
-    uint64_t number = strtoull(text, &end, hexadecimal ? 16 : 10);
-    int power = suffix_power(end);
-    if (errno || power < 0 || (hexadecimal && *end))
-        return false;
-    return q2_mul(number, UINT64_C(1) << (10 * power), ret_size);
-}
-
-static bool
-parse_number(const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *ret_value)
-{
-    uint64_t value;
-    if (!options_parse_size(text, &value) || value < min || value > max) {
-        say_error(NULL, "%s: '%s' is not a number it takes", option, text);
-        return false;
-    }
-    *ret_value = value;
-    return true;
-}
-
-static bool
-parse_unsigned(const char *option, const char *text, unsigned *ret_value)
-{
-    enum { MAX = 1024 };
-    uint64_t value;
-    if (!parse_number(option, text, 1, MAX, &value))
-        return false;
-    *ret_value = (unsigned)value;
-    return true;
-}
 
 static bool
 parse_output(const char *text, struct options *options)
@@ -192,18 +136,18 @@ apply_value(int option, struct options *options)
     case OPTION_OUTPUT:
         return parse_output(optarg, options);
     case OPTION_LIMIT:
-        return parse_number("--limit", optarg, 1, UINT64_MAX, &options->limit);
+        return numbers_parse("--limit", optarg, 1, UINT64_MAX, &options->limit);
     case OPTION_OWNER:
         return set_action(options, ACTION_OWNER) &&
-               parse_number("--owner", optarg, 0, INT64_MAX, &options->owner_offset);
+               numbers_parse("--owner", optarg, 0, INT64_MAX, &options->owner_offset);
     case OPTION_EXPLAIN:
         return set_action(options, ACTION_EXPLAIN) && parse_problem(optarg, options);
     case OPTION_JOBS:
-        return parse_unsigned("--jobs", optarg, &options->jobs);
+        return numbers_parse_jobs("--jobs", optarg, &options->jobs);
     case OPTION_THREADS:
-        return parse_unsigned("--threads", optarg, &options->threads);
+        return numbers_parse_jobs("--threads", optarg, &options->threads);
     case OPTION_MAX_MEMORY:
-        return parse_number("--max-memory", optarg, 1, UINT64_MAX, &options->max_memory);
+        return numbers_parse("--max-memory", optarg, 1, UINT64_MAX, &options->max_memory);
     case 'f':
         return parse_format(optarg);
     case 'r':

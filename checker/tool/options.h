@@ -38,9 +38,6 @@ struct options {
 /* Parse the command line. On an error says on stderr what is wrong and returns false. */
 bool options_parse(int argc, char **argv, struct options *ret_options);
 
-/* A number with an optional suffix K, M, G, T, P or E (or KiB ...), decimal or 0x hexadecimal. */
-bool options_parse_size(const char *text, uint64_t *ret_size);
-
 extern const char options_help[];
 
 #endif

@@ -3,9 +3,9 @@
 
 /* The parts of qcow2-check that its output alone does not show well: sizes, progress, messages. */
 
+#include "checker/console/numbers.h"
 #include "checker/console/progress.h"
 #include "checker/console/say.h"
-#include "checker/tool/options.h"
 
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
@@ -35,7 +35,7 @@ Test(options, sizes)
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         uint64_t size = 1;
-        cr_expect(options_parse_size(good[i].text, &size), "%s", good[i].text);
+        cr_expect(numbers_parse_size(good[i].text, &size), "%s", good[i].text);
         cr_expect_eq(size, good[i].size, "%s", good[i].text);
     }
 }
@@ -49,7 +49,7 @@ Test(options, no_sizes)
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         uint64_t size = 7;
-        cr_expect_not(options_parse_size(bad[i], &size), "%s", bad[i]);
+        cr_expect_not(numbers_parse_size(bad[i], &size), "%s", bad[i]);
         cr_expect_eq(size, 7, "%s", bad[i]);
     }
 }
