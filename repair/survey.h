@@ -37,9 +37,22 @@ struct q2_suspect {
     struct q2_l2_entry entry;
 };
 
+/* An L1 entry that leads to a table inside the file. */
+struct q2_table_reference {
+    uint64_t table; /* cluster */
+    uint64_t at;    /* of the entry, host, bytes */
+    uint64_t raw;
+    uint32_t map;
+    uint32_t slot;
+    bool suspect; /* its table is not walked for it */
+};
+
 struct q2_survey {
     struct q2_scene *scene;
     uint64_t clusters;
+    struct q2_table_reference *references; /* by table, then slot, then map */
+    uint64_t reference_count, reference_capacity;
+    uint64_t *structures; /* a bit for each cluster of a structure of known place, L2 tables too */
     uint64_t *sound;   /* a bit for each cluster: a sound pointer, or a known structure, has it */
     uint64_t *shared;  /* several have it that have nothing to do with each other */
     uint64_t *counted; /* its refcount is not 0 */
@@ -54,6 +67,11 @@ struct q2_survey {
 int q2_survey_take(struct q2_scene *scene, bool entries, struct q2_survey **ret_survey,
                    struct q2_error *err);
 void q2_survey_free(struct q2_survey *survey);
+
+/* Name a change of `length` bytes from guest offset `suspect->guest` on, in all maps that share the
+ * L2 table with this entry; of an L1 entry, in its own map. */
+void q2_survey_change(struct q2_survey *survey, const struct q2_suspect *suspect,
+                      enum q2_change_kind kind, uint64_t length);
 
 /* Whether a cluster is lost: counted where refcounts help, else stored and not a hole; and nothing
  * sound leads to it. */

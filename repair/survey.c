@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* The survey goes from the top: structures of known place, L1 entries, and then twice over the
+ * entries of all L2 tables. The first walk finds what sound pointers lead to, and so whether
+ * refcounts can be believed; the second picks the suspects. Each table is read once in a walk,
+ * however many maps share it. */
+
+#include "repair/survey.h"
+
+#include "checker/refcounts.h"
+#include "core/base/checked.h"
+#include "repair/survey_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    L1_PIECE = 4096, /* bytes of an L1 table that are read at once */
+    MAX_REFERENCES = 1 << 24,
+};
+
+/* ---- memory ---- */
+
+static int
+new_set(struct q2_survey *survey, uint64_t **set, struct q2_error *err)
+{
+    void *memory;
+    int rc = q2_budget_calloc(&survey->scene->budget, survey->clusters / 64 + 1, 8,
+                              "the survey of clusters", &memory, err);
+    if (rc == 0)
+        *set = memory;
+    return rc;
+}
+
+int
+q2_survey_grow(struct q2_survey *survey, void *array, uint64_t count, uint64_t *capacity,
+               size_t size, struct q2_error *err)
+{
+    if (count < *capacity)
+        return 0;
+    uint64_t larger = *capacity ? *capacity * 2 : 64;
+    void *memory;
+    memcpy(&memory, array, sizeof memory);
+    int rc = q2_budget_grow(&survey->scene->budget, *capacity, larger, size,
+                            "the survey of pointers", &memory, err);
+    if (rc < 0)
+        return rc;
+    memcpy(array, &memory, sizeof memory);
+    *capacity = larger;
+    return 0;
+}
+
+void
+q2_survey_free(struct q2_survey *survey)
+{
+    if (!survey)
+        return;
+    struct q2_budget *budget = &survey->scene->budget;
+    uint64_t words = survey->clusters / 64 + 1;
+    q2_budget_free(budget, survey->structures, words, 8);
+    q2_budget_free(budget, survey->sound, words, 8);
+    q2_budget_free(budget, survey->shared, words, 8);
+    q2_budget_free(budget, survey->counted, words, 8);
+    q2_budget_free(budget, survey->references, survey->reference_capacity,
+                   sizeof *survey->references);
+    q2_budget_free(budget, survey->suspects, survey->suspect_capacity, sizeof *survey->suspects);
+    free(survey);
+}
+
+/* ---- structures of known place ---- */
+
+static void
+mark_range(struct q2_survey *survey, uint64_t *set, uint64_t offset, uint64_t length)
+{
+    unsigned bits = survey->scene->check->geometry.cluster_bits;
+    uint64_t end = q2_min(q2_units(offset + length, bits), survey->clusters);
+    for (uint64_t cluster = offset >> bits; cluster < end; cluster++)
+        q2_bit_set(set, cluster);
+}
+
+static void
+mark_structure(struct q2_survey *survey, uint64_t offset, uint64_t length)
+{
+    mark_range(survey, survey->structures, offset, length);
+    mark_range(survey, survey->sound, offset, length);
+}
+
+static int
+mark_bitmap_data(struct q2_survey *survey, const struct q2_bitmap_table *table,
+                 struct q2_error *err)
+{
+    const struct q2_check *check = survey->scene->check;
+    uint8_t piece[L1_PIECE];
+    for (uint64_t done = 0; done < table->entries;) {
+        uint64_t count = q2_min(table->entries - done, sizeof piece / 8);
+        int rc = q2_file_read_padded(check->file, table->offset + done * 8, piece, count * 8, err);
+        if (rc == Q2_ERR_NOMEM)
+            return rc;
+        for (uint64_t i = 0; rc == 0 && i < count; i++) {
+            uint64_t offset = q2_entry_offset(q2_load_be64(piece + i * 8));
+            if (offset && q2_host_inside(&check->geometry, offset))
+                mark_structure(survey, offset, 1);
+        }
+        done += count;
+    }
+    return 0;
+}
+
+static int
+mark_structures(struct q2_survey *survey, struct q2_error *err)
+{
+    const struct q2_check *check = survey->scene->check;
+    int rc = 0;
+    for (uint64_t i = 0; i < check->region_count; i++)
+        mark_structure(survey, check->regions[i].offset, check->regions[i].length);
+    for (uint64_t i = 0; i < check->refcount_entries; i++) {
+        uint64_t block = q2_refcount_block(check, i);
+        if (block > Q2_REFCOUNT_BLOCK_UNKNOWN)
+            mark_structure(survey, block, 1);
+    }
+    for (uint64_t i = 0; i < check->bitmap_table_count && rc == 0; i++)
+        rc = mark_bitmap_data(survey, &check->bitmap_tables[i], err);
+    return rc;
+}
+
+static int
+mark_counted(struct q2_survey *survey, struct q2_error *err)
+{
+    struct q2_check *check = survey->scene->check;
+    if (!(check->usable & Q2_USABLE_REFCOUNTS))
+        return 0;
+    struct q2_refcount_reader reader;
+    int rc = q2_refcount_reader_init(&reader, check, err);
+    if (rc < 0)
+        return rc;
+    for (uint64_t cluster = 0; cluster < survey->clusters; cluster++)
+        if (q2_refcount_of(&reader, cluster))
+            q2_bit_set(survey->counted, cluster);
+    q2_refcount_reader_destroy(&reader);
+    return 0;
+}
+
+/* ---- L1 entries ---- */
+
+static void
+note_fault(void *data, const struct q2_violation *violation)
+{
+    unsigned *why = data;
+    bool past_end = violation->problem == Q2_PROBLEM_L1_ENTRY_PAST_END;
+    *why |= past_end ? Q2_SUSPECT_PAST_END : Q2_SUSPECT_RULE;
+}
+
+static int
+suspect_reference(struct q2_survey *survey, struct q2_table_reference *reference, unsigned why,
+                  struct q2_error *err)
+{
+    reference->suspect = true;
+    const struct q2_suspect suspect = {
+        .why = why,
+        .is_l1 = true,
+        .map = reference->map,
+        .l1_index = reference->slot,
+        .at = reference->at,
+        .guest = reference->slot * q2_l2_reach(&survey->scene->check->geometry),
+        .entry = {.raw = reference->raw},
+    };
+    return q2_survey_suspect(survey, &suspect, err);
+}
+
+static int
+add_l1_entry(struct q2_survey *survey, const struct q2_table_reference *entry, struct q2_error *err)
+{
+    const struct q2_geometry *geometry = &survey->scene->check->geometry;
+    unsigned why = 0;
+    const struct q2_sink sink = {.report = note_fault, .data = &why};
+    bool leads = q2_l1_entry_validate(geometry, entry->raw, entry->at, &sink);
+    struct q2_table_reference reference = *entry;
+    if (why || !leads)
+        return why ? suspect_reference(survey, &reference, why, err) : 0;
+    if (survey->reference_count >= MAX_REFERENCES)
+        return q2_error_set(err, Q2_ERR_BUDGET, "%s: more than %d L2 tables to survey",
+                            survey->scene->base->name, MAX_REFERENCES);
+    int rc = q2_survey_grow(survey, &survey->references, survey->reference_count,
+                            &survey->reference_capacity, sizeof reference, err);
+    if (rc < 0)
+        return rc;
+    reference.table = q2_entry_offset(entry->raw) >> geometry->cluster_bits;
+    survey->references[survey->reference_count++] = reference;
+    return 0;
+}
+
+static int
+read_l1(struct q2_survey *survey, uint32_t number, struct q2_error *err)
+{
+    const struct q2_check *check = survey->scene->check;
+    const struct q2_map *map = &check->maps[number];
+    uint8_t piece[L1_PIECE];
+    for (uint64_t done = 0; done < map->l1_size;) {
+        uint64_t count = q2_min(map->l1_size - done, sizeof piece / 8);
+        uint64_t at = map->l1_offset + done * 8;
+        if (q2_file_read_padded(check->file, at, piece, count * 8, NULL) < 0)
+            memset(piece, 0, sizeof piece);
+        for (uint64_t i = 0; i < count; i++) {
+            const struct q2_table_reference entry = {.at = at + i * 8,
+                                                     .raw = q2_load_be64(piece + i * 8),
+                                                     .map = number,
+                                                     .slot = (uint32_t)(done + i)};
+            int rc = entry.raw ? add_l1_entry(survey, &entry, err) : 0;
+            if (rc < 0)
+                return rc;
+        }
+        done += count;
+    }
+    return 0;
+}
+
+static int
+compare_references(const void *left, const void *right)
+{
+    const struct q2_table_reference *a = left, *b = right;
+    if (a->table != b->table)
+        return a->table < b->table ? -1 : 1;
+    if (a->slot != b->slot)
+        return a->slot < b->slot ? -1 : 1;
+    return (a->map > b->map) - (a->map < b->map);
+}
+
+/* What is wrong with the references to one table, if anything. */
+static int
+judge_table(struct q2_survey *survey, const struct q2_table_reference *first, uint64_t count,
+            unsigned *ret_why, struct q2_error *err)
+{
+    const struct q2_scene *scene = survey->scene;
+    struct q2_table_look look;
+    unsigned why = 0;
+    int rc =
+        q2_survey_look(survey, first->table << scene->check->geometry.cluster_bits, &look, err);
+    if (rc < 0)
+        return rc;
+    if (q2_bit_test(survey->structures, first->table))
+        why |= Q2_SUSPECT_METADATA;
+    if (!look.readable || (look.faults && look.faults > look.mapped * 4))
+        why |= Q2_SUSPECT_TARGET;
+    if (first[count - 1].slot != first->slot || q2_survey_overlaps(survey, first->table))
+        why |= Q2_SUSPECT_SHARED;
+    *ret_why = why;
+    return 0;
+}
+
+static int
+judge_tables(struct q2_survey *survey, struct q2_error *err)
+{
+    struct q2_table_reference *all = survey->references;
+    if (survey->reference_count)
+        qsort(all, survey->reference_count, sizeof *all, compare_references);
+    for (uint64_t i = 0, next; i < survey->reference_count; i = next) {
+        unsigned why = 0;
+        for (next = i + 1; next < survey->reference_count && all[next].table == all[i].table;)
+            next++;
+        int rc = judge_table(survey, &all[i], next - i, &why, err);
+        for (uint64_t k = i; rc == 0 && why && k < next; k++)
+            rc = suspect_reference(survey, &all[k], why, err);
+        if (rc < 0)
+            return rc;
+        /* A table that is shared is one all the same: what it maps is not lost. */
+        if (why & ~(unsigned)Q2_SUSPECT_SHARED)
+            continue;
+        for (uint64_t k = i; k < next; k++)
+            all[k].suspect = false;
+        q2_bit_set(survey->structures, all[i].table);
+        q2_bit_set(survey->sound, all[i].table);
+    }
+    return 0;
+}
+
+/* ---- all of it ---- */
+
+static int
+compare_suspects(const void *left, const void *right)
+{
+    const struct q2_suspect *a = left, *b = right;
+    return (a->at > b->at) - (a->at < b->at);
+}
+
+/* Refcounts help if nearly all of what is in use is counted. */
+static bool
+counts_help(const struct q2_survey *survey)
+{
+    uint64_t sound = 0, counted = 0;
+    for (uint64_t i = 0; i < survey->clusters / 64 + 1; i++) {
+        sound += (uint64_t)__builtin_popcountll(survey->sound[i]);
+        counted += (uint64_t)__builtin_popcountll(survey->sound[i] & survey->counted[i]);
+    }
+    return counted > 1 && counted >= sound - sound / 8;
+}
+
+static int
+run(struct q2_survey *survey, bool entries, struct q2_error *err)
+{
+    uint64_t **sets[] = {&survey->structures, &survey->sound, &survey->shared, &survey->counted};
+    int rc = 0;
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0] && rc == 0; i++)
+        rc = new_set(survey, sets[i], err);
+    if (rc == 0)
+        rc = mark_structures(survey, err);
+    if (rc == 0)
+        rc = mark_counted(survey, err);
+    if (!(survey->scene->check->usable & Q2_USABLE_L1))
+        return rc;
+    for (uint64_t m = 0; m < survey->scene->check->map_count && rc == 0; m++)
+        rc = read_l1(survey, (uint32_t)m, err);
+    if (rc == 0)
+        rc = judge_tables(survey, err);
+    if (rc == 0)
+        rc = q2_survey_mark_entries(survey, err);
+    survey->counts_help = counts_help(survey);
+    if (rc == 0 && entries)
+        rc = q2_survey_suspect_entries(survey, err);
+    if (survey->suspect_count)
+        qsort(survey->suspects, survey->suspect_count, sizeof *survey->suspects, compare_suspects);
+    return rc;
+}
+
+int
+q2_survey_take(struct q2_scene *scene, bool entries, struct q2_survey **ret_survey,
+               struct q2_error *err)
+{
+    struct q2_survey *survey = calloc(1, sizeof *survey);
+    if (!survey)
+        return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a survey");
+    survey->scene = scene;
+    survey->clusters = scene->check->geometry.file_clusters;
+    int rc = run(survey, entries, err);
+    if (rc < 0) {
+        q2_survey_free(survey);
+        return rc;
+    }
+    *ret_survey = survey;
+    return 0;
+}
+
+/* ---- asking it ---- */
+
+static bool
+is_stored(struct q2_survey *survey, uint64_t cluster)
+{
+    unsigned bits = survey->scene->check->geometry.cluster_bits;
+    bool data = true;
+    uint64_t end;
+    if (q2_file_extent(survey->scene->check->file, cluster << bits, &data, &end, NULL) < 0)
+        return true;
+    return data || end < (cluster + 1) << bits;
+}
+
+bool
+q2_survey_lost(struct q2_survey *survey, uint64_t cluster)
+{
+    if (cluster == 0 || cluster >= survey->clusters || q2_bit_test(survey->sound, cluster))
+        return false;
+    return survey->counts_help ? q2_bit_test(survey->counted, cluster) : is_stored(survey, cluster);
+}
+
+/* The references to the table at cluster `table`. */
+static uint64_t
+first_reference(const struct q2_survey *survey, uint64_t table)
+{
+    uint64_t low = 0, high = survey->reference_count;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (survey->references[middle].table < table)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+void
+q2_survey_change(struct q2_survey *survey, const struct q2_suspect *suspect,
+                 enum q2_change_kind kind, uint64_t length)
+{
+    struct q2_plan *plan = &survey->scene->plan;
+    if (suspect->is_l1) {
+        q2_plan_change(plan, kind, suspect->map, suspect->guest, length);
+        return;
+    }
+    uint64_t table = suspect->at >> survey->scene->check->geometry.cluster_bits;
+    for (uint64_t i = first_reference(survey, table);
+         i < survey->reference_count && survey->references[i].table == table; i++)
+        if (survey->references[i].slot == suspect->l1_index)
+            q2_plan_change(plan, kind, survey->references[i].map, suspect->guest, length);
+}
+
+unsigned
+q2_pointer_distance(uint64_t raw, uint64_t offset, bool copied)
+{
+    uint64_t meant = offset | (copied ? Q2_ENTRY_COPIED : 0);
+    return (unsigned)__builtin_popcountll(raw ^ meant);
+}
