@@ -246,6 +246,12 @@ q2_file_new_overlay(struct q2_file *base, struct q2_budget *budget, struct q2_fi
     return 0;
 }
 
+bool
+q2_overlay_is_over(const struct q2_file *file, const struct q2_file *base)
+{
+    return file->ops == &overlay_ops && ((const struct overlay_file *)file)->base == base;
+}
+
 void
 q2_overlay_reset(struct q2_file *file)
 {

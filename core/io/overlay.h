@@ -36,6 +36,9 @@ struct q2_edit {
 int q2_overlay_visit(struct q2_file *overlay, int (*visit)(const struct q2_edit *edit, void *data),
                      void *data);
 
+/* Whether `file` is an overlay over `base`, so that its edits are all that tells the two apart. */
+bool q2_overlay_is_over(const struct q2_file *file, const struct q2_file *base);
+
 /* Forget all edits, the change of size included. */
 void q2_overlay_reset(struct q2_file *overlay);
 
