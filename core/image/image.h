@@ -125,6 +125,11 @@ int q2_image_discard(struct q2_image *image, uint64_t offset, uint64_t length,
  * snapshots stay. */
 int q2_image_make_empty(struct q2_image *image, struct q2_error *err);
 
+/* Make [offset, offset + length), whole clusters, unallocated, so that the backing file shows
+ * through there. The last cluster may be what the disk has of it. Q2_ERR_RANGE for others. */
+int q2_image_uncover(struct q2_image *image, uint64_t offset, uint64_t length,
+                     struct q2_error *err);
+
 /* Compress and write. `offset` is a multiple of the cluster size and `length` is one cluster, or
  * less where the disk ends. What does not become smaller is written plain. Q2_ERR_UNSUPPORTED for
  * images that are encrypted or have a data file. */

@@ -85,6 +85,9 @@ check_options(const struct q2_image *image, const struct q2_snapshot_options *op
                             "%s: a VM state of %llu bytes has not been written: %llu are mapped",
                             q2_image_name(image), (unsigned long long)options->vm_state_size,
                             (unsigned long long)reach);
+    if (options->id && strlen(options->id) > UINT16_MAX)
+        return q2_error_set(err, Q2_ERR_RANGE, "%s: a snapshot's id is longer than %d bytes",
+                            q2_image_name(image), UINT16_MAX);
     if (options->date_nanoseconds >= 1000000000)
         return q2_error_set(err, Q2_ERR_RANGE, "a second does not have %u nanoseconds",
                             options->date_nanoseconds);
@@ -96,15 +99,20 @@ static int
 add_entry(const struct q2_image *image, const struct q2_snapshot_options *options,
           struct q2_snapshots **ret_snapshots, struct q2_error *err)
 {
-    char id[32], *name = (char *)(uintptr_t)(options->name ? options->name : "");
+    char chosen[32], *name = (char *)(uintptr_t)(options->name ? options->name : "");
+    char *id = (char *)(uintptr_t)options->id;
     uint8_t extra[Q2_SNAPSHOT_NEW_EXTRA];
     struct timespec now = {.tv_sec = options->date_seconds, .tv_nsec = options->date_nanoseconds};
     if (options->date_seconds == 0)
         clock_gettime(CLOCK_REALTIME, &now);
-    choose_id(image->snapshots, id, sizeof id);
+    if (!id || !*id || id_in_use(image->snapshots, id)) {
+        choose_id(image->snapshots, chosen, sizeof chosen);
+        id = chosen;
+    }
     q2_store_be64(extra, options->vm_state_size);
     q2_store_be64(extra + 8, q2_image_size(image));
-    q2_store_be64(extra + 16, UINT64_MAX); /* instructions have not been counted */
+    /* All ones: instructions have not been counted. */
+    q2_store_be64(extra + 16, options->has_icount ? options->icount : UINT64_MAX);
     struct q2_snapshot_entry entry = {
         .fixed = {.l1_size = image->header.l1_size,
                   .id_length = (uint16_t)strlen(id),

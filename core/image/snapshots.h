@@ -35,13 +35,16 @@ int q2_snapshot_find(const struct q2_image *image, const char *id_or_name, unsig
 
 struct q2_snapshot_options {
     const char *name;
+    const char *id;         /* NULL, or in use already: one above the highest in use */
     uint64_t vm_state_size; /* bytes of VM state that were written before (vmstate.h) */
     uint32_t date_seconds;  /* since the Epoch; 0: now */
     uint32_t date_nanoseconds;
     uint64_t vm_clock_nanoseconds;
+    bool has_icount;
+    uint64_t icount; /* instructions executed */
 };
 
-/* Take a snapshot of the active state. Its id is one above the highest in use. */
+/* Take a snapshot of the active state. */
 int q2_snapshot_create(struct q2_image *image, const struct q2_snapshot_options *options,
                        struct q2_error *err);
 

@@ -6,6 +6,7 @@
 
 #include "core/image/data.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 enum { ZEROS = 64 * 1024 };
@@ -294,6 +295,25 @@ q2_image_discard(struct q2_image *image, uint64_t offset, uint64_t length, struc
             rc = zero_aligned(image, start, end, DISCARD, err);
     }
     end_request(image, &range, offset, rc == Q2_ERR_RANGE ? 0 : length);
+    return rc;
+}
+
+int
+q2_image_uncover(struct q2_image *image, uint64_t offset, uint64_t length, struct q2_error *err)
+{
+    uint64_t unit = image->geometry.cluster_size, end = q2_end(offset, length);
+    struct q2_range range;
+    int rc = begin(image, &range, "uncover", offset, length, err);
+    if (rc == 0 && (offset % unit || (end % unit && end != image->size)))
+        rc =
+            q2_error_set(err, Q2_ERR_RANGE, "%s: no whole clusters are at 0x%" PRIx64 "-0x%" PRIx64,
+                         image->file->name, offset, end);
+    if (rc == 0 && length > 0) {
+        pthread_mutex_lock(&image->lock);
+        rc = q2_unmap(image, offset, align_up(end, unit), true, err);
+        pthread_mutex_unlock(&image->lock);
+    }
+    end_request(image, &range, offset, rc < 0 ? 0 : length);
     return rc;
 }
 
