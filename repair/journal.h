@@ -5,12 +5,13 @@
  *
  * It is a file of its own, complete and durable before the image is touched:
  *
- *   header   state, sizes of the image before and after, number of records, what made it
- *   records  host offset, length, the bytes before; the digest of the bytes after
- *   trailer  digest of all of the above but the state
+ *   header   state, sizes of the image before and after, when it was made
+ *   records  host offset, length, what the bytes were, and how to know what they become
+ *   trailer  numbers of records and bytes, digest of all of the above but the state
  *
  * Everything in it is checked before any of it is believed: a journal that was cut short or damaged
- * is refused, and the image left alone. All words are big-endian, digests SHA-256. */
+ * is refused, and the image left alone. All words are big-endian, digests SHA-256. What was a hole
+ * and stays one takes no space in it, however long. journal_parts.h has the layout. */
 
 #ifndef Q2_REPAIR_JOURNAL_H
 #define Q2_REPAIR_JOURNAL_H
@@ -19,27 +20,29 @@
 
 enum q2_journal_state {
     Q2_JOURNAL_INCOMPLETE, /* it was being made, so the image has not been touched */
-    Q2_JOURNAL_APPLYING,   /* complete; the image may have been written to */
+    Q2_JOURNAL_APPLYING,   /* complete; the image may have been written to, or put back, in part */
     Q2_JOURNAL_DONE,       /* the repair is complete */
     Q2_JOURNAL_UNDONE,     /* the image is as it was */
 };
 
-struct q2_journal_info {
+struct q2_journal_info { /* of an INCOMPLETE one, the state and nothing else */
     enum q2_journal_state state;
     uint64_t size_before; /* of the image, bytes */
     uint64_t size_after;
     uint64_t records;
-    uint64_t bytes;   /* saved */
-    uint64_t made_at; /* seconds since the Epoch */
+    uint64_t bytes;      /* saved */
+    uint64_t unreadable; /* bytes that are written over, but could not be read: not saved */
+    uint64_t made_at;    /* seconds since the Epoch */
 };
 
 /* Write to `journal`, an empty file, what undoing the edits of `overlay` on `image` takes, and make
- * it durable; its state becomes APPLYING. Memory is bounded, whatever the number of edits. */
+ * it durable; its state becomes APPLYING. Memory is bounded, whatever the number of edits.
+ * Q2_ERR_EXISTS: the file is not empty. */
 int q2_journal_write(struct q2_file *journal, struct q2_file *image, struct q2_file *overlay,
                      uint64_t now, struct q2_error *err);
 
-/* Read and verify a whole journal. Q2_ERR_FORMAT names what is wrong with it; an INCOMPLETE one is
- * no error. */
+/* Read and verify a whole journal. Q2_ERR_FORMAT names what is wrong with it; an INCOMPLETE one, or
+ * an empty file, is no error. */
 int q2_journal_read(struct q2_file *journal, struct q2_journal_info *ret_info,
                     struct q2_error *err);
 
@@ -47,10 +50,12 @@ int q2_journal_read(struct q2_file *journal, struct q2_journal_info *ret_info,
 int q2_journal_mark(struct q2_file *journal, enum q2_journal_state state, struct q2_error *err);
 
 /* Put the bytes back that the journal has, and the length; durable before the journal is marked
- * UNDONE. May be interrupted and begun again. Refused with Q2_ERR_FORMAT, before anything is
- * written, where the journal is not complete; or where the image holds, in a range that it covers,
- * neither the bytes before nor those after, so that somebody else wrote to it since: `force`
- * overrides that. While the repair is APPLYING, a range may be partly written. */
+ * UNDONE. May be interrupted and begun again: the journal is APPLYING meanwhile. Refused with
+ * Q2_ERR_FORMAT, before anything is written, where the journal is not complete; or where a sector
+ * of the image holds, in what the journal covers, neither the bytes before nor those after, or the
+ * image is of a size that it never was meant to have: then somebody else wrote to it since, or it
+ * is another image. `force` overrides that. What could not be read when the journal was made is
+ * left as it is. */
 int q2_journal_undo(struct q2_file *journal, struct q2_file *image, bool force,
                     struct q2_error *err);
 
