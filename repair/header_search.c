@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+#include "repair/header_search.h"
+
+#include "core/base/checked.h"
+#include "core/base/endian.h"
+#include "core/format/extension.h"
+
+#include <string.h>
+
+enum {
+    CLEAR_MARGIN = 4,    /* contradictions by which a candidate is out of the question */
+    MAX_EXTENSIONS = 64, /* whose headers are tried */
+};
+
+void
+q2_search_init(struct q2_search *search, struct q2_trial *trial, const struct q2_candidate *base)
+{
+    *search = (struct q2_search){.trial = trial, .base = *base};
+    q2_trial_glance(trial, &search->base);
+}
+
+static bool
+same(const struct q2_candidate *a, const struct q2_candidate *b)
+{
+    return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0 && a->flip_mask == b->flip_mask &&
+           (!a->flip_mask || a->flip_at == b->flip_at);
+}
+
+/* What it is called where it first differs from the image. */
+static void
+find_difference(const struct q2_trial *trial, struct q2_candidate *candidate)
+{
+    unsigned bits = (unsigned)__builtin_popcount(candidate->flip_mask);
+    candidate->at = candidate->flip_at;
+    for (size_t i = sizeof candidate->bytes; i-- > 0;) {
+        uint8_t difference = candidate->bytes[i] ^ trial->area[i];
+        bits += (unsigned)__builtin_popcount(difference);
+        if (difference)
+            candidate->at = i;
+    }
+    candidate->one_bit = bits == 1;
+}
+
+void
+q2_search_offer(struct q2_search *search, const struct q2_candidate *candidate)
+{
+    struct q2_candidate found = *candidate;
+    if (same(&found, &search->base))
+        return;
+    for (unsigned i = 0; i < search->count; i++)
+        if (same(&found, &search->kept[i]))
+            return;
+    found.tried = false;
+    find_difference(search->trial, &found);
+    q2_trial_glance(search->trial, &found);
+    search->offered++;
+    if (!q2_candidate_better(&found, &search->base))
+        return;
+    unsigned at = search->count;
+    while (at > 0 && q2_candidate_better(&found, &search->kept[at - 1]))
+        at--;
+    if (at == Q2_SEARCH_KEPT)
+        return;
+    search->count += search->count < Q2_SEARCH_KEPT;
+    memmove(search->kept + at + 1, search->kept + at,
+            (search->count - at - 1) * sizeof *search->kept);
+    search->kept[at] = found;
+}
+
+/* ---- single bits, and fields of few values ---- */
+
+/* Bits that tell of the image's life, which any header may have: byte offset, and which of its
+ * bits. */
+static uint8_t
+bits_of_life(const struct q2_candidate *base, unsigned byte)
+{
+    if (q2_load_be32(base->bytes + 4) < 3)
+        return 0;
+    if (byte == 79)
+        return Q2_INCOMPATIBLE_DIRTY | Q2_INCOMPATIBLE_CORRUPT;
+    if (byte >= 80 && byte < 88)
+        return 0xff;
+    if (byte >= 88 && byte < 96)
+        return byte == 95 ? 0xff & ~(Q2_AUTOCLEAR_BITMAPS | Q2_AUTOCLEAR_RAW_DATA) : 0xff;
+    return 0;
+}
+
+static void
+offer_bits(struct q2_search *search)
+{
+    for (unsigned byte = 0; byte < Q2_HEADER_KNOWN_LENGTH; byte++)
+        for (unsigned bit = 0; bit < 8; bit++) {
+            struct q2_candidate candidate = search->base;
+            if (bits_of_life(&search->base, byte) >> bit & 1)
+                continue;
+            candidate.bytes[byte] ^= (uint8_t)(1U << bit);
+            q2_search_offer(search, &candidate);
+        }
+}
+
+/* Bits of type and length of the extensions, as far as they can be followed. */
+static void
+offer_extensions(struct q2_search *search)
+{
+    const struct q2_trial *trial = search->trial;
+    struct q2_header header;
+    struct q2_extension extension;
+    int more = 1;
+    q2_header_decode(search->base.bytes, sizeof search->base.bytes, &header);
+    uint64_t offset = header.header_length, end = trial->length;
+    if (search->base.flip_mask)
+        return;
+    if (header.cluster_bits >= Q2_MIN_CLUSTER_BITS && header.cluster_bits <= Q2_MAX_CLUSTER_BITS)
+        end = q2_min(end, UINT64_C(1) << header.cluster_bits);
+    for (unsigned i = 0; i < MAX_EXTENSIONS && more > 0; i++) {
+        more = q2_extension_next(trial->area, (size_t)end, &offset, &extension);
+        if (!q2_range_inside(extension.offset, Q2_EXTENSION_HEADER_LENGTH, end))
+            return;
+        for (unsigned bit = 0; bit < Q2_EXTENSION_HEADER_LENGTH * 8; bit++) {
+            struct q2_candidate candidate = search->base;
+            uint64_t at = extension.offset + bit / 8;
+            if (at < sizeof candidate.bytes)
+                continue;
+            candidate.flip_at = at;
+            candidate.flip_mask = (uint8_t)(1U << bit % 8);
+            q2_search_offer(search, &candidate);
+        }
+    }
+}
+
+static void
+offer_field(struct q2_search *search, const char *name, uint64_t value)
+{
+    struct q2_candidate candidate = search->base;
+    struct q2_header_field field;
+    if (!q2_header_field(name, &field))
+        return;
+    uint8_t *at = candidate.bytes + field.offset;
+    if (field.width == 8)
+        q2_store_be64(at, value);
+    else if (field.width == 4)
+        q2_store_be32(at, (uint32_t)value);
+    else
+        *at = (uint8_t)value;
+    q2_search_offer(search, &candidate);
+}
+
+static void
+offer_values(struct q2_search *search)
+{
+    struct q2_header header;
+    q2_header_decode(search->base.bytes, sizeof search->base.bytes, &header);
+    offer_field(search, "magic", Q2_MAGIC);
+    for (unsigned version = 2; version <= 3; version++)
+        offer_field(search, "version", version);
+    for (unsigned bits = Q2_MIN_CLUSTER_BITS; bits <= Q2_MAX_CLUSTER_BITS; bits++)
+        offer_field(search, "cluster_bits", bits);
+    for (unsigned method = 0; method <= Q2_CRYPT_LUKS; method++)
+        offer_field(search, "crypt_method", method);
+    if (header.version != 3)
+        return;
+    for (unsigned order = 0; order <= Q2_MAX_REFCOUNT_ORDER; order++)
+        offer_field(search, "refcount_order", order);
+    offer_field(search, "header_length", Q2_HEADER_V3_LENGTH);
+    offer_field(search, "header_length", Q2_HEADER_KNOWN_LENGTH);
+    offer_field(search, "compression_type", 0);
+    offer_field(search, "compression_type", 1);
+    offer_field(search, "incompatible_features",
+                header.incompatible_features & Q2_INCOMPATIBLE_KNOWN);
+}
+
+/* The smallest L1 table that maps the disk. */
+static void
+offer_l1_size(struct q2_search *search)
+{
+    struct q2_header header;
+    struct q2_geometry geometry;
+    q2_header_decode(search->base.bytes, sizeof search->base.bytes, &header);
+    if (header.cluster_bits < Q2_MIN_CLUSTER_BITS || header.cluster_bits > Q2_MAX_CLUSTER_BITS)
+        return;
+    q2_geometry_init(&geometry, &header, search->trial->file_size);
+    uint64_t needed = q2_l1_entries_for(&geometry, header.size);
+    if (needed <= Q2_MAX_L1_BYTES / 8)
+        offer_field(search, "l1_size", needed);
+}
+
+void
+q2_search_offer_flips(struct q2_search *search)
+{
+    offer_bits(search);
+    offer_extensions(search);
+    offer_values(search);
+    offer_l1_size(search);
+}
+
+/* ---- the decision ---- */
+
+/* Whether two headers only differ in what makes no difference to this image, because neither the
+ * glance nor the check sees it: how clusters are compressed, where none are. */
+static bool
+amount_to_the_same(const struct q2_candidate *a, const struct q2_candidate *b)
+{
+    struct q2_header x, y;
+    q2_header_decode(a->bytes, sizeof a->bytes, &x);
+    q2_header_decode(b->bytes, sizeof b->bytes, &y);
+    y.compression_type = x.compression_type;
+    y.incompatible_features &= ~(uint64_t)Q2_INCOMPATIBLE_COMPRESSION;
+    y.incompatible_features |= x.incompatible_features & Q2_INCOMPATIBLE_COMPRESSION;
+    return memcmp(&x, &y, sizeof x) == 0 && a->good == b->good && a->bad == b->bad &&
+           a->flip_mask == b->flip_mask && a->flip_at == b->flip_at;
+}
+
+static bool
+beats(const struct q2_candidate *best, const struct q2_candidate *other)
+{
+    return best->faults < other->faults || best->bad + CLEAR_MARGIN <= other->bad ||
+           amount_to_the_same(best, other);
+}
+
+static enum q2_confidence
+confidence_in(const struct q2_search *search, unsigned best)
+{
+    const struct q2_candidate *found = &search->kept[best];
+    uint64_t next = search->base.faults;
+    for (unsigned i = 0; i < search->count; i++) {
+        if (i == best)
+            continue;
+        if (!beats(found, &search->kept[i]))
+            return Q2_GUESS;
+        if (search->kept[i].faults > found->faults)
+            next = q2_min(next, search->kept[i].faults);
+    }
+    if (found->faults == 0)
+        return Q2_CERTAIN;
+    bool sound = found->header_faults == 0 && found->bad == 0 && found->one_bit;
+    return sound && found->faults <= next / 4 ? Q2_CERTAIN : Q2_LIKELY;
+}
+
+int
+q2_search_decide(struct q2_search *search, bool *ret_found, struct q2_candidate *ret_best,
+                 enum q2_confidence *ret_confidence, struct q2_error *err)
+{
+    unsigned best = 0;
+    int rc = search->count ? q2_trial_check(search->trial, &search->base, NULL, err) : 0;
+    for (unsigned i = 0; i < search->count && rc == 0; i++) {
+        rc = q2_trial_check(search->trial, &search->kept[i], NULL, err);
+        if (rc == 0 && q2_candidate_better(&search->kept[i], &search->kept[best]))
+            best = i;
+    }
+    if (rc < 0)
+        return rc;
+    *ret_found = search->count && search->kept[best].faults < search->base.faults;
+    if (!*ret_found)
+        return 0;
+    *ret_confidence = confidence_in(search, best);
+    *ret_best = search->kept[best];
+    return 0;
+}
+
+const char *
+q2_header_field_at(uint64_t offset)
+{
+    static const char *const names[] = {
+        "magic",
+        "version",
+        "backing_file_offset",
+        "backing_file_size",
+        "cluster_bits",
+        "size",
+        "crypt_method",
+        "l1_size",
+        "l1_table_offset",
+        "refcount_table_offset",
+        "refcount_table_clusters",
+        "nb_snapshots",
+        "snapshots_offset",
+        "incompatible_features",
+        "compatible_features",
+        "autoclear_features",
+        "refcount_order",
+        "header_length",
+        "compression_type",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct q2_header_field field;
+        if (q2_header_field(names[i], &field) && offset >= field.offset &&
+            offset - field.offset < field.width)
+            return names[i];
+    }
+    return offset < Q2_HEADER_KNOWN_LENGTH ? "the header" : "a header extension";
+}

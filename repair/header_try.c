@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+#include "repair/header_try.h"
+
+#include "core/base/checked.h"
+#include "core/base/cleanup.h"
+#include "core/codec/codec.h"
+#include "core/format/entry.h"
+#include "core/format/extension.h"
+#include "core/format/refcount.h"
+#include "core/format/snapshot.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_AREA = 1 << Q2_MAX_CLUSTER_BITS,
+    GLANCE = 4096,   /* bytes of a table that a glance looks at */
+    LOOK_TABLES = 6, /* L2 tables, and refcount blocks */
+    LOOK_COMPRESSED = 3,
+    RULE = 16,         /* what a broken rule of the header weighs */
+    MAX_ENTRIES = 128, /* of the snapshot table */
+};
+
+int
+q2_trial_init(struct q2_trial *trial, struct q2_scene *scene, struct q2_error *err)
+{
+    *trial = (struct q2_trial){.scene = scene};
+    int rc = q2_file_size(scene->file, &trial->file_size, err);
+    if (rc < 0)
+        return rc;
+    trial->length = q2_min(trial->file_size, MAX_AREA);
+    trial->capacity = q2_max(trial->length, Q2_HEADER_KNOWN_LENGTH);
+    void *memory;
+    rc = q2_budget_calloc(&scene->budget, trial->capacity, 1, "the header area", &memory, err);
+    if (rc < 0)
+        return rc;
+    trial->area = memory;
+    /* Where it cannot be read, there is nothing to start from. */
+    struct q2_error ignored;
+    if (q2_file_read_padded(scene->file, 0, trial->area, trial->length, &ignored) < 0)
+        memset(trial->area, 0, trial->length);
+    return 0;
+}
+
+void
+q2_trial_destroy(struct q2_trial *trial)
+{
+    if (trial->area)
+        q2_budget_free(&trial->scene->budget, trial->area, trial->capacity, 1);
+    trial->area = NULL;
+}
+
+void
+q2_trial_identity(const struct q2_trial *trial, struct q2_candidate *ret_candidate)
+{
+    *ret_candidate = (struct q2_candidate){.flip_mask = 0};
+    memcpy(ret_candidate->bytes, trial->area, sizeof ret_candidate->bytes);
+}
+
+/* ---- the glance ---- */
+
+struct glance {
+    struct q2_trial *trial;
+    struct q2_candidate *candidate;
+    struct q2_header header;
+    struct q2_geometry geometry;
+    struct q2_extensions extensions;
+    unsigned usable;
+    uint64_t faults; /* of the rule at hand */
+    uint8_t block[GLANCE];
+    uint64_t block_first; /* cluster whose refcount is the first in `block` */
+    bool has_block;
+    unsigned decoded; /* compressed clusters */
+};
+
+static void
+count_fault(void *data, const struct q2_violation *violation)
+{
+    (void)violation;
+    ++*(uint64_t *)data;
+}
+
+/* What a field that tells of the image's life, rather than its form, breaks says nothing. */
+static void
+count_rule(void *data, const struct q2_violation *violation)
+{
+    switch (violation->problem) {
+    case Q2_PROBLEM_HEADER_DIRTY:
+    case Q2_PROBLEM_HEADER_CORRUPT:
+    case Q2_PROBLEM_HEADER_COMPATIBLE_UNKNOWN:
+    case Q2_PROBLEM_HEADER_AUTOCLEAR_UNKNOWN:
+    case Q2_PROBLEM_HEADER_SIZE_UNALIGNED:
+    case Q2_PROBLEM_EXTENSION_DATA_FILE_MISSING:
+    case Q2_PROBLEM_EXTENSION_BITMAPS_STALE:
+        return;
+    case Q2_PROBLEM_EXTENSION_UNKNOWN:
+    case Q2_PROBLEM_HEADER_UNKNOWN_FIELDS:
+        ++*(uint64_t *)data;
+        return;
+    default:
+        *(uint64_t *)data += RULE;
+    }
+}
+
+static void
+judge(struct glance *g, bool good, uint64_t weight)
+{
+    *(good ? &g->candidate->good : &g->candidate->bad) += weight;
+}
+
+static bool
+read_part(const struct glance *g, uint64_t offset, uint8_t *buffer, size_t length)
+{
+    struct q2_error ignored;
+    return q2_range_inside(offset, 1, g->trial->file_size) &&
+           q2_file_read_padded(g->trial->scene->file, offset, buffer, length, &ignored) == 0;
+}
+
+/* The refcount of a cluster against what it should be, where the part of the block that was read
+ * has it. 0 for `expected`: anything but 0. */
+static void
+judge_refcount(struct glance *g, uint64_t offset, uint64_t expected, uint64_t weight)
+{
+    uint64_t cluster = offset >> g->geometry.cluster_bits;
+    uint64_t count = (uint64_t)GLANCE * 8 >> g->geometry.refcount_order;
+    if (!g->has_block || cluster < g->block_first || cluster - g->block_first >= count)
+        return;
+    uint64_t index = cluster - g->block_first;
+    if (index >> g->geometry.refcount_block_bits)
+        return;
+    uint64_t got = q2_refcount_get(g->block, g->geometry.refcount_order, index);
+    judge(g, expected ? got == expected : got != 0, weight);
+}
+
+static void
+glance_at_refcounts(struct glance *g)
+{
+    uint8_t table[GLANCE];
+    uint64_t bytes = (uint64_t)g->header.refcount_table_clusters << g->header.cluster_bits;
+    size_t length = (size_t)q2_min(bytes, sizeof table);
+    const struct q2_sink sink = {count_fault, &g->faults};
+    if (!read_part(g, g->header.refcount_table_offset, table, length))
+        return;
+    for (size_t i = 0; i < length; i += 8) {
+        uint64_t raw = q2_load_be64(table + i);
+        if (raw)
+            judge(g, q2_refcount_entry_validate(&g->geometry, raw, 0, &sink), 1);
+    }
+    uint64_t first = q2_load_be64(table) & ~Q2_REFCOUNT_TABLE_RESERVED;
+    memset(g->block, 0, sizeof g->block);
+    g->has_block =
+        first && (first & (g->geometry.cluster_size - 1)) == 0 &&
+        read_part(g, first, g->block, (size_t)q2_min(sizeof g->block, g->geometry.cluster_size));
+    /* The table covers the start of the file, where there is always something. */
+    judge(g, g->has_block, 4);
+    judge_refcount(g, 0, 1, 4);
+    judge_refcount(g, g->header.refcount_table_offset, 1, 4);
+    judge_refcount(g, first, 1, 4);
+}
+
+/* Whether a compressed cluster is one by this header. */
+static void
+glance_at_compressed(struct glance *g, uint64_t raw)
+{
+    struct q2_compressed_range range = q2_compressed_decode(&g->geometry, raw);
+    size_t size = (size_t)g->geometry.cluster_size, used;
+    struct q2_decoder *decoder = NULL;
+    struct q2_error ignored;
+    Q2_AUTOFREE uint8_t *packed = malloc((size_t)range.length);
+    Q2_AUTOFREE uint8_t *plain = malloc(size);
+    if (g->decoded >= LOOK_COMPRESSED || !packed || !plain ||
+        !read_part(g, range.offset, packed, (size_t)range.length))
+        return;
+    g->decoded++;
+    if (q2_decoder_new(g->header.compression_type, &decoder, &ignored) < 0)
+        return;
+    judge(g,
+          q2_decoder_run(decoder, packed, (size_t)range.length, plain, size, &used, &ignored) == 0,
+          8);
+    q2_decoder_free(decoder);
+}
+
+/* Entries of an L2 table, and whether those with the COPIED flag are counted once. */
+static void
+glance_at_l2(struct glance *g, uint64_t offset)
+{
+    uint8_t table[GLANCE];
+    size_t length = (size_t)q2_min(sizeof table, g->geometry.cluster_size);
+    const struct q2_sink sink = {count_fault, &g->faults};
+    uint64_t good = 0, bad = 0;
+    if (!read_part(g, offset, table, length))
+        return;
+    for (uint64_t i = 0; i < length / g->geometry.l2_entry_size; i++) {
+        struct q2_l2_entry entry = q2_l2_load(&g->geometry, table, i);
+        if (entry.raw == 0 && entry.bitmap == 0)
+            continue;
+        g->faults = 0;
+        bool readable = q2_l2_entry_validate(&g->geometry, &entry, 0, 0, &sink);
+        *(readable && g->faults == 0 ? &good : &bad) += 1;
+        uint64_t host = q2_entry_offset(entry.raw);
+        if (readable && host && !(entry.raw & Q2_ENTRY_COMPRESSED) && !g->geometry.data_file)
+            judge_refcount(g, host, entry.raw & Q2_ENTRY_COPIED ? 1 : 0, 1);
+        else if (readable && (entry.raw & Q2_ENTRY_COMPRESSED))
+            glance_at_compressed(g, entry.raw);
+    }
+    judge(g, true, q2_min(good, 64));
+    judge(g, false, q2_min(bad, 64));
+}
+
+static void
+glance_at_l1(struct glance *g)
+{
+    uint8_t table[GLANCE];
+    size_t length = (size_t)q2_min((uint64_t)g->header.l1_size * 8, sizeof table);
+    const struct q2_sink sink = {count_fault, &g->faults};
+    uint64_t needed = q2_l1_entries_for(&g->geometry, g->header.size);
+    unsigned looked = 0;
+    if (length == 0 || !read_part(g, g->header.l1_table_offset, table, length))
+        return;
+    judge_refcount(g, g->header.l1_table_offset, 1, 4);
+    /* Software makes them as large as they must be, unless VM state or a larger disk was there. */
+    judge(g, g->header.l1_size <= q2_max(needed, 1), 1);
+    for (size_t i = 0; i < length / 8; i++) {
+        uint64_t raw = q2_load_be64(table + i * 8);
+        if (raw == 0)
+            continue;
+        g->faults = 0;
+        bool readable = q2_l1_entry_validate(&g->geometry, raw, 0, &sink);
+        judge(g, readable && g->faults == 0, 2);
+        judge(g, i < needed, 1);
+        if (readable && looked++ < LOOK_TABLES) {
+            judge_refcount(g, q2_entry_offset(raw), raw & Q2_ENTRY_COPIED ? 1 : 0, 1);
+            glance_at_l2(g, q2_entry_offset(raw));
+        }
+    }
+}
+
+/* Whether there are as many snapshots as the header says, and no more. */
+static void
+glance_at_snapshots(struct glance *g)
+{
+    uint8_t entry[GLANCE];
+    uint64_t at = g->header.snapshots_offset, count = 0;
+    uint64_t expected = g->header.nb_snapshots;
+    if (at == 0)
+        return;
+    while (count <= q2_min(expected, MAX_ENTRIES) && read_part(g, at, entry, sizeof entry) &&
+           q2_snapshot_plausible(&g->geometry, entry, sizeof entry, at)) {
+        at += q2_snapshot_length(entry);
+        count++;
+    }
+    if (expected)
+        judge_refcount(g, g->header.snapshots_offset, 1, 4);
+    judge(g, true, q2_min(count, expected));
+    judge(g, false, count > expected ? 1 : q2_min(expected - count, MAX_ENTRIES) * 2);
+}
+
+/* Whether this is a header of version 3 in all but its version. What follows the header in version
+ * 2 are extensions, and text; nothing there looks like these two fields. */
+bool
+q2_header_in_disguise(const uint8_t *area, uint64_t length)
+{
+    if (length < Q2_HEADER_V3_LENGTH || q2_load_be32(area + 4) != 2)
+        return false;
+    uint32_t order = q2_load_be32(area + 96), header_length = q2_load_be32(area + 100);
+    return order > 0 && order <= Q2_MAX_REFCOUNT_ORDER &&
+           (header_length == Q2_HEADER_V3_LENGTH || header_length == Q2_HEADER_KNOWN_LENGTH);
+}
+
+static void
+look(struct glance *g)
+{
+    uint64_t broken = 0;
+    const struct q2_sink rules = {count_rule, &broken};
+    struct q2_trial *trial = g->trial;
+    q2_header_decode(trial->area, (size_t)trial->length, &g->header);
+    if (g->header.magic != Q2_MAGIC)
+        broken += RULE;
+    g->usable = q2_header_validate(&g->header, trial->file_size, &rules);
+    q2_extensions_decode(&g->header, g->usable, trial->area, (size_t)trial->length, &rules,
+                         &g->extensions);
+    if (q2_header_in_disguise(trial->area, trial->length))
+        broken += RULE;
+    g->candidate->bad = broken;
+    g->candidate->header_bad = broken >= RULE;
+    if (!(g->usable & Q2_USABLE_GEOMETRY)) {
+        g->candidate->bad += UINT64_C(1) << 32;
+        return;
+    }
+    q2_geometry_init(&g->geometry, &g->header, trial->file_size);
+    if (g->usable & Q2_USABLE_REFCOUNTS)
+        glance_at_refcounts(g);
+    if (g->usable & Q2_USABLE_L1)
+        glance_at_l1(g);
+    if (g->usable & Q2_USABLE_SNAPSHOTS)
+        glance_at_snapshots(g);
+}
+
+void
+q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate)
+{
+    uint8_t saved[Q2_HEADER_KNOWN_LENGTH];
+    struct glance g = {.trial = trial, .candidate = candidate};
+    bool flip = candidate->flip_mask && candidate->flip_at < trial->length;
+    candidate->bad = candidate->good = 0;
+    memcpy(saved, trial->area, sizeof saved);
+    memcpy(trial->area, candidate->bytes, sizeof saved);
+    if (flip)
+        trial->area[candidate->flip_at] ^= candidate->flip_mask;
+    look(&g);
+    if (flip)
+        trial->area[candidate->flip_at] ^= candidate->flip_mask;
+    memcpy(trial->area, saved, sizeof saved);
+}
+
+/* ---- the check ---- */
+
+/* Whether findings of this problem are about the header rather than what it leads to. */
+static bool
+about_header(enum q2_problem problem)
+{
+    enum q2_pass pass = q2_catalogue(problem)->pass;
+    return pass == Q2_PASS_HEADER || pass == Q2_PASS_EXTENSIONS;
+}
+
+static bool
+says_nothing(enum q2_problem problem)
+{
+    switch (problem) {
+    case Q2_PROBLEM_HEADER_DIRTY:
+    case Q2_PROBLEM_HEADER_CORRUPT:
+    case Q2_PROBLEM_HEADER_COMPATIBLE_UNKNOWN:
+    case Q2_PROBLEM_HEADER_AUTOCLEAR_UNKNOWN:
+    case Q2_PROBLEM_HEADER_SIZE_UNALIGNED:
+    case Q2_PROBLEM_EXTENSION_BITMAPS_STALE:
+    case Q2_PROBLEM_BITMAP_IN_USE:
+    case Q2_PROBLEM_SNAPSHOT_DATE:
+    case Q2_PROBLEM_SNAPSHOT_NAME_DUPLICATE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void
+add_up(struct q2_candidate *candidate, const struct q2_check *check)
+{
+    candidate->faults = candidate->header_faults = 0;
+    for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
+        uint64_t count = q2_check_problem_count(check, (enum q2_problem)p).count;
+        if (says_nothing((enum q2_problem)p))
+            continue;
+        candidate->faults += count;
+        if (about_header((enum q2_problem)p) &&
+            q2_catalogue((enum q2_problem)p)->severity != Q2_SEVERITY_NOTE)
+            candidate->header_faults += count;
+    }
+    /* Nothing else was looked at, so it is not that there is nothing else. */
+    if (!(check->usable & Q2_USABLE_GEOMETRY))
+        candidate->faults += UINT64_C(1) << 40;
+    if (!(check->usable & Q2_USABLE_L1))
+        candidate->faults += UINT64_C(1) << 36;
+}
+
+static int
+lay(struct q2_trial *trial, const struct q2_candidate *candidate, struct q2_file *file,
+    struct q2_error *err)
+{
+    size_t length = (size_t)q2_min(sizeof candidate->bytes, trial->length);
+    int rc = q2_file_write(file, 0, candidate->bytes, length, err);
+    if (rc == 0 && candidate->flip_mask && candidate->flip_at < trial->length) {
+        uint8_t byte = trial->area[candidate->flip_at] ^ candidate->flip_mask;
+        rc = q2_file_write(file, candidate->flip_at, &byte, 1, err);
+    }
+    return rc;
+}
+
+int
+q2_trial_check(struct q2_trial *trial, struct q2_candidate *candidate, struct q2_check **ret_check,
+               struct q2_error *err)
+{
+    struct q2_scene *scene = trial->scene;
+    const struct q2_check_options options = {.threads = scene->options->threads};
+    Q2_AUTOCLOSE struct q2_file *file = NULL;
+    struct q2_check *check = NULL;
+    int rc = q2_file_new_overlay(scene->file, &scene->budget, &file, err);
+    if (rc == 0)
+        rc = lay(trial, candidate, file, err);
+    if (rc == 0)
+        rc = q2_check_run(file, &options, &check, err);
+    if (rc < 0 && rc != Q2_ERR_NOT_QCOW2)
+        return rc;
+    candidate->tried = true;
+    candidate->faults = candidate->header_faults = UINT64_MAX;
+    if (check)
+        add_up(candidate, check);
+    if (ret_check)
+        *ret_check = check;
+    else
+        q2_check_free(check);
+    return 0;
+}
+
+bool
+q2_candidate_better(const struct q2_candidate *a, const struct q2_candidate *b)
+{
+    if (a->tried && b->tried && a->faults != b->faults)
+        return a->faults < b->faults;
+    return a->bad != b->bad ? a->bad < b->bad : a->good > b->good;
+}
