@@ -66,7 +66,7 @@ static int
 run_stages(struct q2_scene *scene, struct q2_error *err)
 {
     for (int stage = 0; stage < Q2_STAGE_COUNT; stage++) {
-        if (stage != Q2_STAGE_HEADER && !has_geometry(scene))
+        if (scene->stop || (stage != Q2_STAGE_HEADER && !has_geometry(scene)))
             return 0;
         int rc = run_stage(scene, (enum q2_stage)stage, err);
         if (rc < 0)

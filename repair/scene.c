@@ -98,6 +98,7 @@ forget_notes(struct q2_scene *scene)
     scene->keep = NULL;
     scene->keep_clusters = 0;
     scene->keep_all = false;
+    scene->stop = false;
 }
 
 void

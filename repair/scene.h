@@ -35,6 +35,9 @@ struct q2_scene {
     uint64_t *keep;
     uint64_t keep_clusters;
     bool keep_all;
+    /* What the image is is not known well enough for anything else to be mended: the header says
+     * something wrong, and what is right is beyond the level. No later stage runs. */
+    bool stop;
     /* Clusters taken by q2_scene_allocate since the last check. */
     struct {
         uint64_t first, count;
