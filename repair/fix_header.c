@@ -1,12 +1,289 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
+/* The header. Damage to it makes everything else look wrong, so it is mended first, and nothing
+ * else is mended by a header that is known to be wrong. What can be right is searched for: one that
+ * is close to what is there (header_search.h), and where nothing is left that could be close, one
+ * that the structures in the file tell (header_carve.h). */
+
+#include "core/base/checked.h"
+#include "core/base/endian.h"
 #include "repair/fix.h"
+#include "repair/header_carve.h"
+#include "repair/header_extensions.h"
+#include "repair/header_search.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    MAX_ROUNDS = 4, /* fields that are damaged at once */
+    /* How many times fewer faults there have to be for a header that breaks no rule to be taken
+     * for damaged. */
+    CONVINCING = 16,
+};
+
+/* ---- whether to look at all ---- */
+
+/* Whether the check found anything that a damaged header could be the reason of. */
+static bool
+is_suspect(const struct q2_scene *scene)
+{
+    const struct q2_check *check = scene->check;
+    if (!check || !(check->usable & Q2_USABLE_GEOMETRY))
+        return true;
+    if (check->counts.corruptions || check->counts.leaks || check->counts.check_errors)
+        return true;
+    return q2_scene_count(scene, Q2_PROBLEM_MAP_BEYOND_DISK) ||
+           q2_scene_count(scene, Q2_PROBLEM_HEADER_BACKING_NAME_BYTES) ||
+           q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BACKING_FORMAT_UNUSED) ||
+           q2_scene_count(scene, Q2_PROBLEM_EXTENSION_DATA_FILE_UNUSED) ||
+           q2_scene_count(scene, Q2_PROBLEM_EXTENSION_NO_END) ||
+           q2_scene_count(scene, Q2_PROBLEM_EXTENSION_FEATURE_TABLE) ||
+           q2_scene_count(scene, Q2_PROBLEM_HEADER_UNKNOWN_FIELDS) ||
+           q2_scene_count(scene, Q2_PROBLEM_EXTENSION_UNKNOWN) ||
+           q2_header_in_disguise(check->area, check->area_length);
+}
+
+/* ---- carrying it out ---- */
+
+/* What the guest sees differently under another header. */
+struct effect {
+    bool active;    /* the disk */
+    bool snapshots; /* which there are, and what they hold */
+};
+
+static struct effect
+effect_of(const struct q2_header *old, const struct q2_header *new)
+{
+    const uint64_t matters =
+        Q2_INCOMPATIBLE_DATA_FILE | Q2_INCOMPATIBLE_COMPRESSION | Q2_INCOMPATIBLE_EXTENDED_L2;
+    bool all = old->version != new->version || old->cluster_bits != new->cluster_bits ||
+               ((old->incompatible_features ^ new->incompatible_features) & matters) ||
+               old->compression_type != new->compression_type || old->magic != new->magic;
+    return (struct effect){
+        .active = all || old->size != new->size || old->l1_size != new->l1_size ||
+                  old->l1_table_offset != new->l1_table_offset ||
+                  old->backing_file_offset != new->backing_file_offset ||
+                  old->backing_file_size != new->backing_file_size,
+        .snapshots = all || old->nb_snapshots != new->nb_snapshots ||
+                     old->snapshots_offset != new->snapshots_offset || old->size != new->size,
+    };
+}
+
+static void
+name_changes(struct q2_scene *scene, const struct q2_candidate *candidate,
+             const struct q2_check *after)
+{
+    struct q2_header old, new;
+    uint8_t bytes[Q2_HEADER_KNOWN_LENGTH] = {0};
+    struct q2_error ignored;
+    if (q2_file_read_padded(scene->file, 0, bytes, sizeof bytes, &ignored) < 0)
+        memset(bytes, 0, sizeof bytes);
+    q2_header_decode(bytes, sizeof bytes, &old);
+    q2_header_decode(candidate->bytes, sizeof candidate->bytes, &new);
+    struct effect effect = effect_of(&old, &new);
+    bool readable = scene->check && (scene->check->usable & Q2_USABLE_L1);
+    enum q2_change_kind kind = readable ? Q2_CHANGE_REPLACED : Q2_CHANGE_RECOVERED;
+    for (uint32_t i = 0; after && i < after->map_count; i++)
+        if (i == 0 ? effect.active : effect.snapshots)
+            q2_plan_change(&scene->plan, kind, i, 0, after->maps[i].limit);
+}
+
+/* All findings of problems that are gone under the new header. */
+static void
+name_answers(struct q2_scene *scene, const struct q2_check *after)
+{
+    if (!scene->check || !after)
+        return;
+    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
+        const struct q2_finding *finding = q2_check_finding(scene->check, i);
+        if (q2_check_problem_count(after, finding->problem).count == 0)
+            q2_plan_answer(&scene->plan, finding->problem, finding->host_offset, finding->count);
+    }
+}
+
+static int
+write_candidate(struct q2_scene *scene, const struct q2_trial *trial,
+                const struct q2_candidate *candidate, struct q2_error *err)
+{
+    size_t length = (size_t)q2_min(sizeof candidate->bytes, trial->length), first = 0;
+    int rc = 0;
+    while (first < length && candidate->bytes[first] == trial->area[first])
+        first++;
+    while (length > first && candidate->bytes[length - 1] == trial->area[length - 1])
+        length--;
+    if (length > first)
+        rc = q2_scene_write(scene, Q2_OWNER_HEADER, first, candidate->bytes + first, length - first,
+                            err);
+    if (rc == 0 && candidate->flip_mask && candidate->flip_at < trial->length) {
+        uint8_t byte = trial->area[candidate->flip_at] ^ candidate->flip_mask;
+        rc = q2_scene_write(scene, Q2_OWNER_HEADER, candidate->flip_at, &byte, 1, err);
+    }
+    return rc;
+}
+
+static bool
+begin(struct q2_scene *scene, const struct q2_trial *trial, const struct q2_candidate *candidate,
+      uint64_t faults_before, enum q2_confidence confidence)
+{
+    uint64_t at = candidate->at;
+    bool extension = candidate->flip_mask && at == candidate->flip_at;
+    uint8_t got = at < trial->length ? trial->area[at] : 0;
+    uint8_t put = extension                      ? got ^ candidate->flip_mask
+                  : at < sizeof candidate->bytes ? candidate->bytes[at]
+                                                 : got;
+    char before[40] = "nothing can be found in the image";
+    if (faults_before < UINT64_C(1) << 32)
+        snprintf(before, sizeof before, "there are %llu faults", (unsigned long long)faults_before);
+    return q2_plan_begin(&scene->plan,
+                         extension ? Q2_ACTION_MEND_EXTENSIONS : Q2_ACTION_MEND_HEADER, confidence,
+                         at,
+                         "with %s of %s changed (byte %llu: 0x%02x becomes 0x%02x) the tables and "
+                         "refcounts that the header leads to agree with it and %llu faults are "
+                         "left in the image; as it is, %s",
+                         candidate->one_bit ? "a single bit" : "the value", q2_header_field_at(at),
+                         (unsigned long long)at, got, put, (unsigned long long)candidate->faults,
+                         before);
+}
+
+static int
+carry_out(struct q2_scene *scene, struct q2_trial *trial, struct q2_candidate *candidate,
+          uint64_t faults_before, enum q2_confidence confidence, struct q2_error *err)
+{
+    struct q2_check *after = NULL;
+    int rc = q2_trial_check(trial, candidate, &after, err);
+    if (rc < 0)
+        return rc;
+    bool permitted = begin(scene, trial, candidate, faults_before, confidence);
+    name_answers(scene, after);
+    name_changes(scene, candidate, after);
+    q2_check_free(after);
+    if (permitted)
+        rc = write_candidate(scene, trial, candidate, err);
+    else
+        scene->stop = true;
+    q2_plan_end(&scene->plan);
+    return rc;
+}
+
+/* ---- what is close to what is there ---- */
+
+/* Whether a header that breaks no rule is to be taken for damaged. */
+static bool
+is_convincing(const struct q2_candidate *base, const struct q2_candidate *best,
+              enum q2_confidence *confidence)
+{
+    struct q2_header old, new;
+    if (base->header_bad)
+        return true;
+    if (best->faults == 0)
+        return true;
+    /* Other damage may well hide from a header that says less. */
+    q2_header_decode(base->bytes, sizeof base->bytes, &old);
+    q2_header_decode(best->bytes, sizeof best->bytes, &new);
+    bool less =
+        new.nb_snapshots < old.nb_snapshots || new.size < old.size || new.l1_size < old.l1_size;
+    if (less || best->bad || best->faults > base->faults / CONVINCING)
+        return false;
+    if (*confidence == Q2_CERTAIN && !best->one_bit)
+        *confidence = Q2_LIKELY;
+    return true;
+}
+
+/* Change field after field as long as that makes things better. *ret_faults: before. */
+static int
+search_close(struct q2_trial *trial, struct q2_candidate *ret_best, bool *ret_found,
+             enum q2_confidence *ret_confidence, uint64_t *ret_faults, struct q2_error *err)
+{
+    struct q2_candidate best;
+    *ret_found = false;
+    *ret_confidence = Q2_CERTAIN;
+    q2_trial_identity(trial, &best);
+    for (unsigned round = 0; round < MAX_ROUNDS; round++) {
+        struct q2_search search;
+        enum q2_confidence confidence;
+        bool found;
+        q2_search_init(&search, trial, &best);
+        q2_search_offer_flips(&search);
+        int rc = q2_search_decide(&search, &found, &best, &confidence, err);
+        if (rc < 0)
+            return rc;
+        if (!found || !is_convincing(&search.base, &best, &confidence))
+            break;
+        if (round == 0)
+            *ret_faults = search.base.faults;
+        if (confidence > *ret_confidence)
+            *ret_confidence = confidence;
+        *ret_best = best;
+        *ret_found = true;
+        if (best.faults == 0 || (!best.header_bad && best.bad == 0))
+            break;
+    }
+    return 0;
+}
+
+/* Whether the image can be read by this header at all. */
+static int
+is_usable(struct q2_trial *trial, struct q2_candidate *candidate, bool *ret_usable,
+          struct q2_error *err)
+{
+    struct q2_check *check = NULL;
+    int rc = q2_trial_check(trial, candidate, &check, err);
+    if (rc < 0)
+        return rc;
+    unsigned needed = Q2_USABLE_GEOMETRY | Q2_USABLE_L1;
+    *ret_usable = check && (check->usable & needed) == needed;
+    q2_check_free(check);
+    return 0;
+}
+
+static int
+mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
+{
+    struct q2_candidate best;
+    enum q2_confidence confidence;
+    uint64_t faults = 0;
+    bool found, usable = false;
+    int rc = search_close(trial, &best, &found, &confidence, &faults, err);
+    if (rc < 0)
+        return rc;
+    if (!found)
+        q2_trial_identity(trial, &best);
+    rc = is_usable(trial, &best, &usable, err);
+    if (rc < 0)
+        return rc;
+    if (!usable)
+        return q2_header_rebuild(scene, trial, err);
+    if (found)
+        rc = carry_out(scene, trial, &best, faults, confidence, err);
+    return rc;
+}
+
+/* A feature that nobody here knows may change the meaning of everything. */
+static bool
+has_unknown_feature(const struct q2_scene *scene)
+{
+    return q2_scene_count(scene, Q2_PROBLEM_HEADER_INCOMPATIBLE_UNKNOWN) > 0;
+}
 
 int
 q2_fix_header(struct q2_scene *scene, struct q2_error *err)
 {
-    (void)scene;
-    (void)err;
-    return 0;
+    struct q2_trial trial;
+    if (!is_suspect(scene))
+        return 0;
+    int rc = q2_trial_init(&trial, scene, err);
+    if (rc < 0)
+        return rc;
+    if (trial.file_size >= Q2_HEADER_KNOWN_LENGTH)
+        rc = mend(scene, &trial, err);
+    q2_trial_destroy(&trial);
+    if (rc == 0)
+        rc = q2_scene_recheck(scene, err);
+    if (rc < 0 || scene->stop || !scene->check || !(scene->check->usable & Q2_USABLE_GEOMETRY))
+        return rc;
+    if (has_unknown_feature(scene))
+        scene->stop = true;
+    return scene->stop ? 0 : q2_header_fix_extensions(scene, err);
 }
