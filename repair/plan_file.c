@@ -3,6 +3,7 @@
 
 #include "repair/plan_file.h"
 
+#include "checker/report_parts.h"
 #include "repair/report.h"
 
 #include <inttypes.h>
@@ -179,6 +180,16 @@ is_text(struct json_object *object, const char *key, const char *expected)
     return text && strcmp(text, expected) == 0;
 }
 
+/* The evidence may have names of snapshots in it, which a report spells in its own way. */
+static bool
+is_same_evidence(struct json_object *object, const char *evidence)
+{
+    struct json_object *value = q2_report_name_object(evidence ? evidence : "");
+    bool same = value && is_text(object, "evidence", json_object_get_string(value));
+    json_object_put(value);
+    return same;
+}
+
 static bool
 is_same_action(struct json_object *object, const struct q2_action *action)
 {
@@ -188,7 +199,7 @@ is_same_action(struct json_object *object, const struct q2_action *action)
            is_text(object, "confidence", q2_confidence_id(action->confidence)) &&
            number_member(object, "host-offset", &key) && key == action->key &&
            bool_member(object, "applied", &applied) && applied == action->applied &&
-           is_text(object, "evidence", action->evidence ? action->evidence : "");
+           is_same_evidence(object, action->evidence);
 }
 
 int
