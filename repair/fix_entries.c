@@ -1,12 +1,254 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
+/* L2 entries that cannot be right. Each is held against what is lost: entries one flipped bit away
+ * that lead to a lost cluster, and the lost cluster at which the neighbours meet. Where exactly one
+ * possibility is left, that is the entry. Where nothing is lost that it could have meant, its data
+ * is gone, and the guest is told so by zeros. */
+
 #include "repair/fix.h"
+
+#include "core/base/checked.h"
+#include "repair/anchors.h"
+#include "repair/entries.h"
+#include "repair/match.h"
+
+#include <inttypes.h>
+
+struct decision {
+    enum q2_action_kind action;
+    enum q2_confidence confidence;
+    enum q2_change_kind change;
+    struct q2_match match;
+    const char *why;
+};
+
+struct mender {
+    struct q2_entries *entries;
+    const struct q2_suspect *suspect;
+    struct q2_anchors anchors;
+    uint64_t from_before, from_behind; /* clusters; 0: nothing says so */
+    struct q2_matches near;
+};
+
+static const struct q2_geometry *
+geometry_of(const struct mender *mender)
+{
+    return &mender->entries->survey->scene->check->geometry;
+}
+
+/* ---- one bit away ---- */
+
+static bool
+agrees(const struct mender *mender, uint64_t cluster)
+{
+    return cluster && (cluster == mender->from_before || cluster == mender->from_behind);
+}
+
+/* Whether the neighbours meet at a lost cluster, and so speak against any other. */
+static bool
+neighbours_meet(const struct mender *mender)
+{
+    return mender->from_before && mender->from_before == mender->from_behind &&
+           q2_match_lost(&mender->entries->matcher, mender->from_before);
+}
+
+static bool
+choose_near(const struct mender *mender, struct decision *ret_decision)
+{
+    const struct q2_matches *near = &mender->near;
+    size_t kept = near->count < Q2_MATCHES_MAX ? near->count : Q2_MATCHES_MAX, agreeing = 0;
+    size_t choice = 0;
+    for (size_t i = 0; i < kept; i++)
+        if (agrees(mender, near->items[i].cluster)) {
+            choice = agreeing ? choice : i;
+            agreeing++;
+        }
+    if (near->count == 0)
+        return false;
+    bool sure = agreeing == 1 || (near->count == 1 && !neighbours_meet(mender));
+    *ret_decision = (struct decision){
+        .action = Q2_ACTION_MEND_L2_ENTRY,
+        .confidence = sure               ? Q2_CERTAIN
+                      : near->count == 1 ? Q2_LIKELY
+                                         : Q2_GUESS,
+        .match = near->items[choice],
+        .why = agreeing == 1
+                   ? "one flipped bit away is the lost cluster that its neighbours lead to"
+               : sure ? "one flipped bit away is the only entry that leads to a lost cluster"
+                      : "one flipped bit away are several entries that lead to lost clusters",
+    };
+    return true;
+}
+
+/* ---- between the neighbours ---- */
+
+/* Whether the lost clusters that go on from one side are exactly as many as the entries that are
+ * damaged. */
+static bool
+fits_exactly(const struct mender *mender, uint64_t cluster)
+{
+    struct q2_matcher *matcher = &mender->entries->matcher;
+    uint64_t index = mender->suspect->l2_index - mender->anchors.first;
+    uint64_t first = cluster - index;
+    if (cluster <= index || mender->anchors.count < 2)
+        return false;
+    for (uint64_t i = 0; i < mender->anchors.count; i++)
+        if (!q2_match_lost(matcher, first + i) && !q2_entries_taken(mender->entries, first + i))
+            return false;
+    return !q2_match_lost(matcher, first - 1) &&
+           !q2_match_lost(matcher, first + mender->anchors.count);
+}
+
+static bool
+choose_between(const struct mender *mender, struct decision *ret_decision)
+{
+    struct q2_matcher *matcher = &mender->entries->matcher;
+    bool before = mender->from_before && q2_match_lost(matcher, mender->from_before);
+    bool behind = mender->from_behind && q2_match_lost(matcher, mender->from_behind);
+    if (!before && !behind)
+        return false;
+    uint64_t cluster = before ? mender->from_before : mender->from_behind;
+    bool meet = neighbours_meet(mender), exact = fits_exactly(mender, cluster);
+    bool torn = before && behind && !meet;
+    *ret_decision = (struct decision){
+        .action = Q2_ACTION_MATCH_L2_ENTRY,
+        .confidence = meet || (exact && !torn) ? Q2_CERTAIN
+                      : torn                   ? Q2_GUESS
+                                               : Q2_LIKELY,
+        .match = {.raw = cluster << geometry_of(mender)->cluster_bits | Q2_ENTRY_COPIED,
+                  .cluster = cluster},
+        .why = meet ? "its neighbours meet at this lost cluster"
+               : exact
+                   ? "the damaged entries are as many as the lost clusters beside their neighbour"
+                   : "this lost cluster goes on where a neighbour ends",
+    };
+    return true;
+}
+
+/* ---- gone ---- */
+
+/* A pointer that goes on where its neighbours end is not damaged: what it leads to was cut off. */
+static bool
+was_cut_off(const struct mender *mender)
+{
+    const struct q2_geometry *geometry = geometry_of(mender);
+    uint64_t raw = mender->suspect->entry.raw;
+    if (mender->suspect->why != Q2_SUSPECT_PAST_END)
+        return false;
+    if (raw & Q2_ENTRY_COMPRESSED)
+        return q2_compressed_decode(geometry, raw).offset >> geometry->cluster_bits <=
+               geometry->file_clusters + 1;
+    return agrees(mender, q2_entry_offset(raw) >> geometry->cluster_bits);
+}
+
+static bool
+choose_gone(const struct mender *mender, struct decision *ret_decision)
+{
+    const struct q2_check *check = mender->entries->survey->scene->check;
+    if (!(mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END)))
+        return false;
+    /* Compressed data may be packed beside what is not lost. */
+    bool packed = check->counts.compressed_clusters > 0;
+    bool cut = was_cut_off(mender), sure = cut || (!mender->entries->any_lost && !packed);
+    /* In version 2 nothing reads as zeros that has a backing file. */
+    bool shines = check->geometry.version < 3 && check->header.backing_file_offset;
+    *ret_decision = (struct decision){
+        .action = Q2_ACTION_CLEAR_L2_ENTRY,
+        .confidence = sure && !shines ? Q2_CERTAIN : Q2_GUESS,
+        .change = Q2_CHANGE_LOST,
+        .match = {.raw = check->geometry.version >= 3 && !check->geometry.extended_l2
+                             ? Q2_ENTRY_ZERO
+                             : 0},
+        .why = cut    ? "the file ends before the cluster that it goes on with from its neighbour"
+               : sure ? "no cluster of the file is lost that it could have led to"
+                      : "none of the lost clusters is like what it says",
+    };
+    return true;
+}
+
+/* ---- carrying it out ---- */
+
+static int
+carry_out(struct mender *mender, const struct decision *decision, struct q2_error *err)
+{
+    struct q2_entries *entries = mender->entries;
+    struct q2_scene *scene = entries->survey->scene;
+    const struct q2_suspect *suspect = mender->suspect;
+    struct q2_plan *plan = &scene->plan;
+    bool apply = q2_plan_begin(plan, decision->action, decision->confidence, suspect->at,
+                               "L2 entry 0x%" PRIx64 " becomes 0x%" PRIx64 ": %s",
+                               suspect->entry.raw, decision->match.raw, decision->why);
+    q2_entries_answer(entries, suspect);
+    q2_survey_change(entries->survey, suspect, decision->change,
+                     scene->check->geometry.cluster_size);
+    int rc = 0;
+    if (apply) {
+        rc = q2_scene_write64(scene, Q2_OWNER_L2_TABLE, suspect->at, decision->match.raw, err);
+        bool gone = decision->change == Q2_CHANGE_LOST;
+        if (rc == 0 && gone && scene->check->geometry.extended_l2)
+            rc = q2_scene_write64(scene, Q2_OWNER_L2_TABLE, suspect->at + 8,
+                                  UINT64_C(0xffffffff) << 32, err);
+        q2_entries_settle(entries, suspect, &decision->match);
+    }
+    q2_plan_end(plan);
+    return rc;
+}
+
+/* A pointer that is not broken is only doubted for what it leads to. */
+static bool
+choose_doubted(const struct mender *mender, struct decision *ret_decision)
+{
+    const struct q2_suspect *suspect = mender->suspect;
+    const struct q2_geometry *geometry = geometry_of(mender);
+    uint64_t now = q2_entry_offset(suspect->entry.raw) >> geometry->cluster_bits;
+    bool standard = !(suspect->entry.raw & Q2_ENTRY_COMPRESSED);
+    if (standard && agrees(mender, now))
+        return false;
+    if (!choose_near(mender, ret_decision) &&
+        (suspect->why == Q2_SUSPECT_FREE || !neighbours_meet(mender) ||
+         !choose_between(mender, ret_decision)))
+        return false;
+    /* Of two that share a cluster each is one bit away from what is lost: the neighbours decide. */
+    bool agreed = agrees(mender, ret_decision->match.cluster);
+    if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !agreed)
+        ret_decision->confidence = Q2_GUESS;
+    ret_decision->change = Q2_CHANGE_REPLACED;
+    return true;
+}
+
+static int
+mend(struct mender *mender, uint64_t index, struct q2_error *err)
+{
+    struct q2_entries *entries = mender->entries;
+    const struct q2_geometry *geometry = geometry_of(mender);
+    struct decision decision = {0};
+    mender->suspect = &entries->survey->suspects[index];
+    q2_anchors_find(&entries->view, index, &mender->anchors);
+    uint64_t at = mender->suspect->l2_index;
+    mender->from_before = q2_anchors_from_before(&mender->anchors, geometry, at);
+    mender->from_behind = q2_anchors_from_behind(&mender->anchors, geometry, at);
+    q2_match_near(&entries->matcher, mender->suspect, 1, &mender->near);
+    bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);
+    bool found = broken ? choose_near(mender, &decision) || choose_between(mender, &decision) ||
+                              choose_gone(mender, &decision)
+                        : choose_doubted(mender, &decision);
+    return found ? carry_out(mender, &decision, err) : 0;
+}
 
 int
 q2_fix_entries(struct q2_scene *scene, struct q2_error *err)
 {
-    (void)scene;
-    (void)err;
-    return 0;
+    struct q2_entries entries;
+    if (!q2_entries_wanted(scene))
+        return 0;
+    int rc = q2_entries_init(&entries, scene, err);
+    if (rc < 0)
+        return rc;
+    struct mender mender = {.entries = &entries};
+    for (uint64_t i = 0; i < entries.survey->suspect_count && rc == 0; i++)
+        if (!entries.survey->suspects[i].is_l1)
+            rc = mend(&mender, i, err);
+    q2_entries_destroy(&entries);
+    return rc;
 }

@@ -1,12 +1,147 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
+/* Guest clusters that share their host cluster with another guest range or with a structure, where
+ * no lost cluster explains one of them for certain. Each gets a cluster of its own with the bytes
+ * that it reads now, so that the next write to one does not change the other. What may have been
+ * meant stays counted. */
+
 #include "repair/fix.h"
+
+#include "core/base/checked.h"
+#include "repair/entries.h"
+
+#include <inttypes.h>
+
+enum { PIECE_BYTES = 64 << 10 };
+
+static int
+copy_cluster(struct q2_scene *scene, uint64_t from, uint64_t to, struct q2_error *err)
+{
+    uint64_t size = scene->check->geometry.cluster_size;
+    void *piece;
+    int rc = q2_budget_calloc(&scene->budget, PIECE_BYTES, 1, "a copy", &piece, err);
+    for (uint64_t done = 0; rc == 0 && done < size;) {
+        size_t now = (size_t)q2_min(size - done, PIECE_BYTES);
+        rc = q2_file_read_padded(scene->file, from + done, piece, now, err);
+        if (rc == 0)
+            rc = q2_scene_write(scene, Q2_OWNER_DATA, to + done, piece, now, err);
+        done += now;
+    }
+    if (piece)
+        q2_budget_free(&scene->budget, piece, PIECE_BYTES, 1);
+    return rc;
+}
+
+/* Lost clusters that one flipped bit would have led to must not be given away. */
+static int
+keep_what_may_be_meant(struct q2_entries *entries, const struct q2_suspect *suspect,
+                       struct q2_error *err)
+{
+    struct q2_matches near;
+    q2_match_near(&entries->matcher, suspect, 1, &near);
+    int rc = 0;
+    for (size_t i = 0; i < near.count && i < Q2_MATCHES_MAX && rc == 0; i++)
+        if (near.items[i].cluster)
+            rc = q2_scene_keep(entries->survey->scene, near.items[i].cluster, 1, err);
+    return rc;
+}
+
+static int
+separate(struct q2_entries *entries, const struct q2_suspect *suspect, struct q2_error *err)
+{
+    struct q2_scene *scene = entries->survey->scene;
+    uint64_t raw = suspect->entry.raw, to;
+    int rc = keep_what_may_be_meant(entries, suspect, err);
+    if (rc == 0)
+        rc = q2_scene_allocate(scene, 1, &to, err);
+    if (rc < 0)
+        return rc == Q2_ERR_NOSPACE ? 0 : rc;
+    uint64_t flags = raw & ~Q2_ENTRY_OFFSET;
+    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_SEPARATE_CLUSTER, Q2_CERTAIN, suspect->at,
+                               "the cluster at 0x%" PRIx64 " belongs to %s too; a copy of it keeps "
+                               "what the guest reads here",
+                               q2_entry_offset(raw),
+                               suspect->why & Q2_SUSPECT_METADATA ? "a structure of the image"
+                                                                  : "another guest range");
+    q2_entries_answer(entries, suspect);
+    if (apply)
+        rc = copy_cluster(scene, q2_entry_offset(raw), to, err);
+    if (apply && rc == 0)
+        rc = q2_scene_write64(scene, Q2_OWNER_L2_TABLE, suspect->at, flags | to, err);
+    q2_plan_end(&scene->plan);
+    return rc;
+}
+
+/* Whether an entry is where its neighbours say that it should be. */
+static bool
+fits(struct q2_entries *entries, uint64_t index)
+{
+    const struct q2_geometry *geometry = &entries->survey->scene->check->geometry;
+    const struct q2_suspect *suspect = &entries->survey->suspects[index];
+    uint64_t cluster = q2_entry_offset(suspect->entry.raw) >> geometry->cluster_bits;
+    struct q2_anchors anchors;
+    q2_anchors_find(&entries->view, index, &anchors);
+    return q2_anchors_from_before(&anchors, geometry, suspect->l2_index) == cluster ||
+           q2_anchors_from_behind(&anchors, geometry, suspect->l2_index) == cluster;
+}
+
+/* Of the entries that share a cluster, all but one move: the one stays that fits, or else the
+ * first. Entries of different tables at one guest offset are one owner, so they stay or move
+ * together. */
+static bool
+stays(struct q2_entries *entries, uint64_t index)
+{
+    const struct q2_survey *survey = entries->survey;
+    const struct q2_suspect *suspect = &survey->suspects[index];
+    uint64_t offset = q2_entry_offset(suspect->entry.raw), keeper = UINT64_MAX;
+    if (suspect->why & Q2_SUSPECT_METADATA)
+        return false;
+    for (uint64_t i = 0; i < survey->suspect_count; i++) {
+        const struct q2_suspect *other = &survey->suspects[i];
+        if (other->is_l1 || !(other->why & Q2_SUSPECT_SHARED))
+            continue;
+        /* A compressed cluster cannot move, for others may be packed beside it. */
+        if (other->entry.raw & Q2_ENTRY_COMPRESSED) {
+            struct q2_compressed_range range =
+                q2_compressed_decode(&survey->scene->check->geometry, other->entry.raw);
+            if (q2_ranges_overlap(range.offset, range.length, offset,
+                                  survey->scene->check->geometry.cluster_size))
+                return false;
+        } else if (q2_entry_offset(other->entry.raw) == offset) {
+            keeper = keeper == UINT64_MAX ? other->guest : keeper;
+            if (fits(entries, i))
+                return other->guest == suspect->guest;
+        }
+    }
+    return keeper == suspect->guest;
+}
+
+static bool
+may_separate(const struct q2_scene *scene)
+{
+    /* LUKS mixes where the cluster is into how it is encrypted. */
+    return scene->check->header.crypt_method != Q2_CRYPT_LUKS;
+}
 
 int
 q2_fix_overlaps(struct q2_scene *scene, struct q2_error *err)
 {
-    (void)scene;
-    (void)err;
-    return 0;
+    struct q2_entries entries;
+    if (!q2_entries_wanted(scene) || !may_separate(scene))
+        return 0;
+    int rc = q2_entries_init(&entries, scene, err);
+    if (rc < 0)
+        return rc;
+    for (uint64_t i = 0; i < entries.survey->suspect_count && rc == 0; i++) {
+        const struct q2_suspect *suspect = &entries.survey->suspects[i];
+        bool shares = (suspect->why & (Q2_SUSPECT_SHARED | Q2_SUSPECT_METADATA)) &&
+                      !(suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END));
+        if (suspect->is_l1 || !shares || (suspect->entry.raw & Q2_ENTRY_COMPRESSED) ||
+            stays(&entries, i))
+            continue;
+        rc = separate(&entries, suspect, err);
+    }
+    q2_entries_destroy(&entries);
+    return rc;
 }

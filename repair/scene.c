@@ -31,7 +31,7 @@ run_check(struct q2_scene *scene, struct q2_file *file, struct q2_check **ret_ch
           struct q2_error *err)
 {
     const struct q2_check_options options = {
-        .deep = scene->options->deep,
+        .deep = scene->options->deep || scene->deep,
         .threads = scene->options->threads,
         .now = scene->options->now,
         .progress = scene->options->progress,
@@ -45,6 +45,24 @@ run_check(struct q2_scene *scene, struct q2_file *file, struct q2_check **ret_ch
         check->file = file;
     *ret_check = check;
     return 0;
+}
+
+/* What a damaged pointer leads to shows in compressed clusters only once they are decoded. */
+static bool
+needs_decoding(const struct q2_scene *scene)
+{
+    const struct q2_check *check = scene->before;
+    return check && !scene->options->deep && scene->plan.level != Q2_LEVEL_LEAKS &&
+           check->counts.compressed_clusters && (check->counts.corruptions || check->counts.leaks);
+}
+
+static int
+check_deeper(struct q2_scene *scene, struct q2_error *err)
+{
+    scene->deep = true;
+    q2_check_free(scene->before);
+    scene->before = NULL;
+    return run_check(scene, scene->base, &scene->before, err);
 }
 
 int
@@ -68,6 +86,8 @@ q2_scene_open(struct q2_file *base, const struct q2_scene_options *options,
     rc = q2_file_new_overlay(base, &scene->budget, &scene->file, err);
     if (rc == 0)
         rc = run_check(scene, base, &scene->before, err);
+    if (rc == 0 && needs_decoding(scene))
+        rc = check_deeper(scene, err);
     if (rc < 0) {
         q2_scene_close(scene);
         return rc;

@@ -30,6 +30,7 @@ struct q2_scene {
     struct q2_check *before; /* of `base` */
     struct q2_check *check;  /* of `file`, as it was at the last q2_scene_recheck */
     bool edited;             /* since then */
+    bool deep;               /* checks decode compressed clusters, asked for or not */
     /* Clusters that are counted, though nothing refers to them, and must stay so: what a damaged
      * pointer may have meant. A bit each, or NULL. See q2_scene_keep. */
     uint64_t *keep;
