@@ -19,7 +19,6 @@ const char repair_options_help[] =
     "Usage: qcow2-repair [OPTION]... IMAGE\n"
     "Repairs a qcow2 image: what is to be done is tried on a copy in memory and\n"
     "proven first, and can be undone. Begin with --dry-run.\n"
-    "\n"
     "  --dry-run            say what would be done and why; write nothing\n"
     "  --apply-plan=FILE    do what --dry-run --output=json said, and nothing else\n"
     "  --leaks              only give back space that nothing can refer to\n"
@@ -28,13 +27,13 @@ const char repair_options_help[] =
     "  --deep               decode all compressed clusters too\n"
     "  --journal=FILE       where to keep what undoes it (IMAGE.qcow2kit-undo)\n"
     "  --undo=JOURNAL       take a repair back; --force even if the image has changed\n"
-    "  --salvage=OUT        copy all that can be read to a new image instead;\n"
-    "                       --format=raw|qcow2 (raw)\n"
+    "  --salvage=OUT        copy all that can be read to a new image instead; with\n"
+    "                       --format=raw|qcow2, --keep-backing, --map=FILE,\n"
+    "                       --passphrase-file=FILE, --restart, --force\n"
     "  --output=human|json  for people (default), or a JSON object\n"
     "  -p, --progress       show progress even where stderr is no terminal\n"
     "  -q, --quiet          print nothing but errors\n"
-    "  --threads=N, --max-memory=SIZE\n"
-    "  --explain-actions    list all that a repair may do\n"
+    "  --threads=N, --max-memory=SIZE, --explain-actions\n"
     "  -h, --help           this text; -V, --version: the version\n"
     "Exit status: the state after it: 0 clean, 1 could not be completed, 2 corruption,\n"
     "3 leaks only, 63 not a qcow2 image. More: man qcow2-repair\n";
@@ -53,6 +52,10 @@ enum long_option {
     OPTION_FORCE,
     OPTION_SALVAGE,
     OPTION_FORMAT,
+    OPTION_KEEP_BACKING,
+    OPTION_MAP,
+    OPTION_PASSPHRASE,
+    OPTION_RESTART,
     OPTION_EXPLAIN,
     OPTION_THREADS,
     OPTION_MAX_MEMORY,
@@ -72,6 +75,10 @@ static const struct option long_options[] = {
     {"force", no_argument, NULL, OPTION_FORCE},
     {"salvage", required_argument, NULL, OPTION_SALVAGE},
     {"format", required_argument, NULL, OPTION_FORMAT},
+    {"keep-backing", no_argument, NULL, OPTION_KEEP_BACKING},
+    {"map", required_argument, NULL, OPTION_MAP},
+    {"passphrase-file", required_argument, NULL, OPTION_PASSPHRASE},
+    {"restart", no_argument, NULL, OPTION_RESTART},
     {"explain-actions", no_argument, NULL, OPTION_EXPLAIN},
     {"progress", no_argument, NULL, 'p'},
     {"quiet", no_argument, NULL, 'q'},
@@ -84,7 +91,7 @@ static const struct option long_options[] = {
 
 /* What was given, for options that do not go with everything. */
 struct given {
-    bool format;
+    bool salvage; /* anything that is for that alone */
     bool journal;
     bool output;
 };
@@ -153,8 +160,16 @@ apply_value(int option, struct options *options, struct given *given)
         options->salvage = optarg;
         return set_action(options, ACTION_SALVAGE);
     case OPTION_FORMAT:
-        given->format = true;
+        given->salvage = true;
         return parse_format(optarg, options);
+    case OPTION_MAP:
+        given->salvage = true;
+        options->map = optarg;
+        return true;
+    case OPTION_PASSPHRASE:
+        given->salvage = true;
+        options->passphrase = optarg;
+        return true;
     case OPTION_THREADS:
         return numbers_parse_jobs("--threads", optarg, &options->threads);
     case OPTION_MAX_MEMORY:
@@ -187,6 +202,12 @@ apply(int option, struct options *options, struct given *given)
     case OPTION_FORCE:
         options->force = true;
         return true;
+    case OPTION_KEEP_BACKING:
+        given->salvage = options->keep_backing = true;
+        return true;
+    case OPTION_RESTART:
+        given->salvage = options->restart = true;
+        return true;
     case OPTION_EXPLAIN:
         return set_action(options, ACTION_EXPLAIN);
     case 'p':
@@ -215,20 +236,24 @@ options_fit(const struct options *options, const struct given *given)
 {
     bool repair = options->action == ACTION_REPAIR;
     bool plans = options->dry_run || options->plan || options->level_given || options->discard;
-    return !(refuse(!repair && (plans || options->deep || given->journal),
-                    "--dry-run, --apply-plan, --leaks, --likely, --guess, --discard, --deep and "
-                    "--journal are for repairs alone") ||
-             refuse(options->plan && (options->dry_run || options->level_given ||
-                                      options->discard || options->deep),
-                    "--apply-plan takes the level and all else from the plan") ||
-             refuse(options->dry_run && given->journal, "--dry-run writes no journal") ||
-             refuse(options->force && options->action != ACTION_UNDO &&
-                        options->action != ACTION_SALVAGE,
-                    "--force is for --undo and --salvage alone") ||
-             refuse(given->format && options->action != ACTION_SALVAGE,
-                    "--format is for --salvage alone") ||
-             refuse(options->action == ACTION_EXPLAIN && given->output,
-                    "--explain-actions has one form only"));
+    return !(
+        refuse(!repair && (plans || options->deep || given->journal),
+               "--dry-run, --apply-plan, --leaks, --likely, --guess, --discard, --deep and "
+               "--journal are for repairs alone") ||
+        refuse(options->plan &&
+                   (options->dry_run || options->level_given || options->discard || options->deep),
+               "--apply-plan takes the level and all else from the plan") ||
+        refuse(options->dry_run && given->journal, "--dry-run writes no journal") ||
+        refuse(options->force && options->action != ACTION_UNDO &&
+                   options->action != ACTION_SALVAGE,
+               "--force is for --undo and --salvage alone") ||
+        refuse(given->salvage && options->action != ACTION_SALVAGE,
+               "--format, --keep-backing, --map, --passphrase-file and --restart are for --salvage "
+               "alone") ||
+        refuse(options->keep_backing && !options->salvage_qcow2,
+               "--keep-backing takes --format=qcow2") ||
+        refuse(options->action == ACTION_EXPLAIN && given->output,
+               "--explain-actions has one form only"));
 }
 
 static bool

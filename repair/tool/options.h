@@ -32,9 +32,13 @@ struct options {
     const char *plan;    /* the file of --apply-plan; NULL: not given */
     const char *journal; /* of --journal or --undo; NULL: not given */
     const char *salvage; /* the new image */
-    const char *image;   /* NULL with --undo: what the journal's name says */
-    uint64_t max_memory; /* bytes; 0: not given */
-    unsigned threads;    /* 0: not given */
+    bool keep_backing;
+    bool restart;
+    const char *map;        /* of a salvage; NULL: not given */
+    const char *passphrase; /* the file it is in; NULL: not given */
+    const char *image;      /* NULL with --undo: what the journal's name says */
+    uint64_t max_memory;    /* bytes; 0: not given */
+    unsigned threads;       /* 0: not given */
 };
 
 /* Parse the command line. On an error says on stderr what is wrong and returns false. */
