@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: The qcow2kit authors
 #
-# What others can embed: the core and the checker as one library, static and shared, with the
+# What others can embed: the core, the checker and the repair as one library, static and shared, with the
 # headers that its users need and a pkg-config file. Headers keep their paths, so that
 # `#include "checker/check.h"` is the same line inside and outside.
 
-set(QCOW2KIT_OBJECTS $<TARGET_OBJECTS:q2_core> $<TARGET_OBJECTS:q2_checker>)
+set(QCOW2KIT_OBJECTS $<TARGET_OBJECTS:q2_core> $<TARGET_OBJECTS:q2_checker>
+  $<TARGET_OBJECTS:q2_repair>)
 foreach(kind SHARED STATIC)
   string(TOLOWER qcow2kit_${kind} target)
   add_library(${target} ${kind} ${QCOW2KIT_OBJECTS})
@@ -20,7 +21,10 @@ set(QCOW2KIT_HEADERS
   core/base/budget.h core/base/checked.h core/base/cleanup.h core/base/endian.h core/base/error.h
   core/codec/cipher.h core/codec/codec.h core/codec/keys.h core/codec/secret.h
   core/io/file.h core/io/memory.h core/io/overlay.h core/io/posix.h
-  checker/catalogue.h checker/check.h checker/companion.h checker/finding.h checker/report.h)
+  core/image/disk.h core/image/image.h
+  checker/catalogue.h checker/check.h checker/companion.h checker/finding.h checker/report.h
+  repair/repair.h repair/plan.h repair/actions.def repair/plan_file.h repair/report.h
+  repair/journal.h repair/apply.h repair/salvage.h)
 file(GLOB QCOW2KIT_FORMAT_HEADERS RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/core/format/*.h ${PROJECT_SOURCE_DIR}/core/format/*.def)
 foreach(header ${QCOW2KIT_HEADERS} ${QCOW2KIT_FORMAT_HEADERS})

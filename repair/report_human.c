@@ -86,23 +86,35 @@ print_answers(const struct page *page, const struct q2_action *action)
         print_labelled(page, "answers:", line);
 }
 
+static const char *const structure_names[Q2_OWNER_COUNT] = {
+    [Q2_OWNER_NONE] = "free space",
+    [Q2_OWNER_HEADER] = "image header",
+    [Q2_OWNER_L1_TABLE] = "L1 table",
+    [Q2_OWNER_L2_TABLE] = "L2 table",
+    [Q2_OWNER_DATA] = "guest data",
+    [Q2_OWNER_COMPRESSED] = "compressed guest data",
+    [Q2_OWNER_REFCOUNT_TABLE] = "refcount table",
+    [Q2_OWNER_REFCOUNT_BLOCK] = "refcount block",
+    [Q2_OWNER_SNAPSHOT_TABLE] = "snapshot table",
+    [Q2_OWNER_BITMAP_DIRECTORY] = "bitmap directory",
+    [Q2_OWNER_BITMAP_TABLE] = "bitmap table",
+    [Q2_OWNER_BITMAP_DATA] = "bitmap data",
+    [Q2_OWNER_LUKS_HEADER] = "LUKS header",
+};
+
 static void
 print_writes(const struct page *page, const struct q2_action *action)
 {
-    char line[LINE_SIZE] = "", text[64];
+    char line[LINE_SIZE] = "";
     size_t used = 0;
     uint64_t bytes = 0;
     for (uint64_t i = 0; i < action->written_count; i++) {
         const struct q2_written *written = &action->written[i];
-        const struct q2_owner owner = {.kind = written->kind};
         bytes += written->length;
         if (i >= PARTS_LISTED)
             continue;
         q2_format_append(line, sizeof line, &used, "%s%s %s", used ? ", " : "",
-                         written->kind == Q2_OWNER_NONE
-                             ? "free space"
-                             : q2_report_owner(q2_repair_after(page->report->repair), &owner, text,
-                                               sizeof text),
+                         structure_names[written->kind],
                          q2_format_host(written->offset, written->length).text);
     }
     if (action->written_count > PARTS_LISTED)
@@ -363,16 +375,17 @@ q2_repair_report_outcome(const struct q2_repair_report *report, const struct q2_
     } else if (report->dry_run && q2_repair_needed(report->repair)) {
         fputs("\nNothing was written: this was a dry run.\n", out);
     }
-    enum q2_check_exit status = q2_repair_exit(report);
-    if (report->dry_run ? q2_check_exit(q2_repair_after(report->repair)) == Q2_EXIT_CLEAN
-                        : status == Q2_EXIT_CLEAN)
+    enum q2_check_exit left =
+        report->dry_run ? q2_check_exit(q2_repair_after(report->repair)) : q2_repair_exit(report);
+    if (left == Q2_EXIT_CLEAN)
         return;
-    fprintf(out,
-            "\nNext:\n"
-            "  qcow2-check %s\n      says what is left, and what it means\n"
-            "  qcow2-repair --salvage OUT %s\n      copies everything that can be read to a new "
+    fprintf(out, "\nNext:\n  qcow2-check %s\n      says what is left, and what it means\n", name);
+    if (left != Q2_EXIT_LEAKS)
+        fprintf(
+            out,
+            "  qcow2-repair --salvage=OUT %s\n      copies everything that can be read to a new "
             "image\n",
-            name, name);
+            name);
 }
 
 enum q2_check_exit

@@ -35,8 +35,8 @@ const char repair_options_help[] =
     "  -q, --quiet          print nothing but errors\n"
     "  --threads=N, --max-memory=SIZE, --explain-actions\n"
     "  -h, --help           this text; -V, --version: the version\n"
-    "Exit status: the state after it: 0 clean, 1 could not be completed, 2 corruption,\n"
-    "3 leaks only, 63 not a qcow2 image. More: man qcow2-repair\n";
+    "Exit status: the state after it: 0 clean, 1 could not be completed,\n"
+    "2 corruption, 3 leaks only, 63 not a qcow2 image. More: man qcow2-repair\n";
 
 enum long_option {
     OPTION_OUTPUT = 256,

@@ -20,7 +20,9 @@ cmake --install "$build" --prefix "$scratch/prefix" > log 2>&1 || fail "$(tail -
 check=$scratch/prefix/bin/qcow2-check
 run 2 damaged.qcow2
 "$scratch/prefix/bin/qcow2-img" info damaged.qcow2 > out 2> err || fail "qcow2-img does not work"
-for program in qcow2-check qcow2-img; do
+"$scratch/prefix/bin/qcow2-repair" --dry-run damaged.qcow2 > out 2> err || [[ $? == 2 ]] ||
+    fail "qcow2-repair does not work"
+for program in qcow2-check qcow2-repair qcow2-img; do
     [[ -s prefix/share/man/man1/$program.1 ]] || fail "no man page of $program"
     [[ -s prefix/share/bash-completion/completions/$program ]] || fail "no completion for bash"
     [[ -s prefix/share/zsh/vendor-completions/_$program ]] || fail "no completion for zsh"
