@@ -155,6 +155,23 @@ mend(struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err)
 
 /* ---- leaks ---- */
 
+/* Let the proof know that what is held stays counted on purpose. */
+static int
+note_held(struct q2_rebuild *rebuild, const struct q2_loose *loose, struct q2_error *err)
+{
+    if (loose->damage) {
+        rebuild->scene->keep_all = true;
+        return 0;
+    }
+    for (uint64_t cluster = 0; cluster < loose->words * 64; cluster++) {
+        int rc =
+            q2_bit_test(loose->held, cluster) ? q2_scene_keep(rebuild->scene, cluster, 1, err) : 0;
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
 /* Whether a finding is about loose clusters that are all held, or none. */
 static bool
 concerns(const struct q2_rebuild *rebuild, const struct q2_loose *loose,
@@ -225,6 +242,10 @@ free_loose(struct q2_rebuild *rebuild, struct q2_error *err)
                           "nothing refers to %" PRIu64 " clusters that are counted, but %s",
                           loose.held_count, reason(&loose));
         rc = free_some(rebuild, &loose, true, permitted, err);
+        if (rc == 0 && !permitted)
+            rc = note_held(rebuild, &loose, err);
+    } else if (rc == 0 && loose.held_count) {
+        rc = note_held(rebuild, &loose, err);
     }
     q2_loose_destroy(rebuild, &loose);
     return rc;
