@@ -42,6 +42,7 @@ write_edit(const struct q2_edit *edit, void *data)
         next = end;
         if (apply->phase_of)
             phase = apply->phase_of(apply->phase_data, offset, &next);
+        next += (Q2_JOURNAL_SECTOR - next % Q2_JOURNAL_SECTOR) % Q2_JOURNAL_SECTOR;
         if (next <= offset || next > end)
             next = end;
         if (phase != apply->phase) {

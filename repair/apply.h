@@ -23,7 +23,8 @@ enum q2_apply_phase {
     Q2_PHASE_COUNT,
 };
 
-/* Tells the phase of the byte at host `offset`, and where that ends (past `offset`), bytes. */
+/* Tells the phase of the byte at host `offset`, and where that ends (past `offset`), bytes. A
+ * sector of 512 bytes is all of one phase. */
 typedef enum q2_apply_phase q2_phase_of(void *data, uint64_t offset, uint64_t *ret_end);
 
 /* Make `image` what `overlay` is, by way of `journal` (an empty file, whose name the caller has

@@ -110,6 +110,7 @@ struct q2_journal_reader {
     uint64_t at, end;            /* of the records that have not been read into the buffer, bytes */
     uint64_t reached;            /* the end of the last record's range */
     uint8_t *buffer;
+    size_t capacity;
     size_t filled, taken; /* bytes in the buffer, and of those the ones that were used */
     struct q2_journal_hash hash;
 };

@@ -100,7 +100,8 @@ q2_journal_reader_init(struct q2_journal_reader *reader, struct q2_file *journal
                             journal->name, size);
     reader->at = Q2_JOURNAL_HEADER_LENGTH;
     reader->end = size - Q2_JOURNAL_TRAILER_LENGTH;
-    reader->buffer = malloc(BUFFER_LENGTH);
+    reader->capacity = (size_t)q2_min(BUFFER_LENGTH, reader->end - reader->at);
+    reader->buffer = malloc(reader->capacity + 1);
     if (!reader->buffer)
         return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory to read the undo journal",
                             journal->name);
@@ -133,7 +134,7 @@ malformed(const struct q2_journal_reader *reader, const char *what, uint64_t num
                         reader->journal->name, position(reader), what, number);
 }
 
-/* Have `length` bytes, at most BUFFER_LENGTH, at buffer + taken. */
+/* Have `length` bytes, no more than the largest record has, at buffer + taken. */
 static int
 need(struct q2_journal_reader *reader, size_t length, struct q2_error *err)
 {
@@ -145,7 +146,7 @@ need(struct q2_journal_reader *reader, size_t length, struct q2_error *err)
     memmove(reader->buffer, reader->buffer + reader->taken, ready);
     reader->filled = ready;
     reader->taken = 0;
-    size_t more = (size_t)q2_min(BUFFER_LENGTH - ready, reader->end - reader->at);
+    size_t more = (size_t)q2_min(reader->capacity - ready, reader->end - reader->at);
     int rc = q2_file_read(reader->journal, reader->at, reader->buffer + ready, more, err);
     if (rc < 0)
         return rc;
