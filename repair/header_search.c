@@ -215,8 +215,25 @@ amount_to_the_same(const struct q2_candidate *a, const struct q2_candidate *b)
 static bool
 beats(const struct q2_candidate *best, const struct q2_candidate *other)
 {
+    /* One bit flips by itself; several that happen to make sense do not. */
+    if (best->faults == other->faults && best->one_bit && !other->one_bit)
+        return true;
     return best->faults < other->faults || best->bad + CLEAR_MARGIN <= other->bad ||
            amount_to_the_same(best, other);
+}
+
+/* Whether two headers only differ in how large the disk is, where nothing is stored; the smaller
+ * number of odd bits is what people choose. */
+static bool
+is_rounder(const struct q2_candidate *best, const struct q2_candidate *other)
+{
+    struct q2_header x, y;
+    q2_header_decode(best->bytes, sizeof best->bytes, &x);
+    q2_header_decode(other->bytes, sizeof other->bytes, &y);
+    bool rounder = __builtin_popcountll(x.size) < __builtin_popcountll(y.size);
+    y.size = x.size;
+    y.l1_size = x.l1_size;
+    return rounder && memcmp(&x, &y, sizeof x) == 0;
 }
 
 static enum q2_confidence
@@ -224,14 +241,18 @@ confidence_in(const struct q2_search *search, unsigned best)
 {
     const struct q2_candidate *found = &search->kept[best];
     uint64_t next = search->base.faults;
+    bool likely = false;
     for (unsigned i = 0; i < search->count; i++) {
         if (i == best)
             continue;
-        if (!beats(found, &search->kept[i]))
+        if (!beats(found, &search->kept[i]) && !is_rounder(found, &search->kept[i]))
             return Q2_GUESS;
+        likely |= !beats(found, &search->kept[i]);
         if (search->kept[i].faults > found->faults)
             next = q2_min(next, search->kept[i].faults);
     }
+    if (likely)
+        return Q2_LIKELY;
     if (found->faults == 0)
         return Q2_CERTAIN;
     bool sound = found->header_faults == 0 && found->bad == 0 && found->one_bit;

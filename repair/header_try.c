@@ -10,6 +10,7 @@
 #include "core/format/extension.h"
 #include "core/format/refcount.h"
 #include "core/format/snapshot.h"
+#include "repair/header_disk.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ enum {
     GLANCE = 4096,   /* bytes of a table that a glance looks at */
     LOOK_TABLES = 6, /* L2 tables, and refcount blocks */
     LOOK_COMPRESSED = 3,
+    ODD = 4,           /* what is allowed, but not what software does */
     RULE = 16,         /* what a broken rule of the header weighs */
     MAX_ENTRIES = 128, /* of the snapshot table */
 };
@@ -72,7 +74,9 @@ struct glance {
     uint8_t block[GLANCE];
     uint64_t block_first; /* cluster whose refcount is the first in `block` */
     bool has_block;
-    unsigned decoded; /* compressed clusters */
+    unsigned decoded;       /* compressed clusters */
+    bool has_vm_state;      /* in one of them */
+    uint64_t snapshot_size; /* of the disk in the last of them, bytes; 0: unknown */
 };
 
 static void
@@ -91,9 +95,11 @@ count_rule(void *data, const struct q2_violation *violation)
     case Q2_PROBLEM_HEADER_CORRUPT:
     case Q2_PROBLEM_HEADER_COMPATIBLE_UNKNOWN:
     case Q2_PROBLEM_HEADER_AUTOCLEAR_UNKNOWN:
-    case Q2_PROBLEM_HEADER_SIZE_UNALIGNED:
     case Q2_PROBLEM_EXTENSION_DATA_FILE_MISSING:
     case Q2_PROBLEM_EXTENSION_BITMAPS_STALE:
+        return;
+    case Q2_PROBLEM_HEADER_SIZE_UNALIGNED:
+        *(uint64_t *)data += ODD;
         return;
     case Q2_PROBLEM_EXTENSION_UNKNOWN:
     case Q2_PROBLEM_HEADER_UNKNOWN_FIELDS:
@@ -221,7 +227,7 @@ glance_at_l1(struct glance *g)
         return;
     judge_refcount(g, g->header.l1_table_offset, 1, 4);
     /* Software makes them as large as they must be, unless VM state or a larger disk was there. */
-    judge(g, g->header.l1_size <= q2_max(needed, 1), 1);
+    judge(g, g->header.l1_size <= needed, g->has_vm_state ? 1 : ODD);
     for (size_t i = 0; i < length / 8; i++) {
         uint64_t raw = q2_load_be64(table + i * 8);
         if (raw == 0)
@@ -248,6 +254,11 @@ glance_at_snapshots(struct glance *g)
         return;
     while (count <= q2_min(expected, MAX_ENTRIES) && read_part(g, at, entry, sizeof entry) &&
            q2_snapshot_plausible(&g->geometry, entry, sizeof entry, at)) {
+        struct q2_snapshot snapshot;
+        q2_snapshot_decode(&g->geometry, entry, at, &snapshot);
+        g->has_vm_state |= snapshot.vm_state_size > 0;
+        g->snapshot_size =
+            snapshot.has_disk_size && count < expected ? snapshot.disk_size : g->snapshot_size;
         at += q2_snapshot_length(entry);
         count++;
     }
@@ -255,6 +266,42 @@ glance_at_snapshots(struct glance *g)
         judge_refcount(g, g->header.snapshots_offset, 1, 4);
     judge(g, true, q2_min(count, expected));
     judge(g, false, count > expected ? 1 : q2_min(expected - count, MAX_ENTRIES) * 2);
+}
+
+/* Whether others who know the size of the disk agree. Disks do not often change their size. */
+static void
+glance_at_size(struct glance *g)
+{
+    struct q2_disk_evidence evidence;
+    q2_disk_evidence(g->trial->scene->file, &g->header, &evidence);
+    if (g->snapshot_size)
+        judge(g, g->header.size == g->snapshot_size, ODD);
+    if (evidence.exact)
+        judge(g, g->header.size == evidence.exact, ODD);
+    if (evidence.least)
+        judge(g, g->header.size >= evidence.least, ODD);
+}
+
+/* What no rule forbids, but no software does. */
+static void
+glance_at_layout(struct glance *g)
+{
+    uint32_t length = g->header.header_length;
+    struct q2_extension extension;
+    uint64_t offset = length;
+    if (g->header.version >= 3)
+        judge(g, length == Q2_HEADER_V3_LENGTH || length == Q2_HEADER_KNOWN_LENGTH, ODD);
+    if (!g->header.backing_file_offset || !(g->usable & Q2_USABLE_BACKING_NAME))
+        return;
+    /* The name follows the extensions. */
+    int more;
+    while ((more = q2_extension_next(g->trial->area, (size_t)g->trial->length, &offset,
+                                     &extension)) > 0)
+        continue;
+    judge(g,
+          more == 0 &&
+              g->header.backing_file_offset == extension.offset + Q2_EXTENSION_HEADER_LENGTH,
+          ODD);
 }
 
 /* Whether this is a header of version 3 in all but its version. What follows the header in version
@@ -265,7 +312,7 @@ q2_header_in_disguise(const uint8_t *area, uint64_t length)
     if (length < Q2_HEADER_V3_LENGTH || q2_load_be32(area + 4) != 2)
         return false;
     uint32_t order = q2_load_be32(area + 96), header_length = q2_load_be32(area + 100);
-    return order > 0 && order <= Q2_MAX_REFCOUNT_ORDER &&
+    return (order > 0 && order <= Q2_MAX_REFCOUNT_ORDER) ||
            (header_length == Q2_HEADER_V3_LENGTH || header_length == Q2_HEADER_KNOWN_LENGTH);
 }
 
@@ -290,12 +337,16 @@ look(struct glance *g)
         return;
     }
     q2_geometry_init(&g->geometry, &g->header, trial->file_size);
+    if (g->usable & Q2_USABLE_EXTENSIONS)
+        glance_at_layout(g);
     if (g->usable & Q2_USABLE_REFCOUNTS)
         glance_at_refcounts(g);
-    if (g->usable & Q2_USABLE_L1)
-        glance_at_l1(g);
     if (g->usable & Q2_USABLE_SNAPSHOTS)
         glance_at_snapshots(g);
+    if (!(g->usable & Q2_USABLE_L1))
+        return;
+    glance_at_l1(g);
+    glance_at_size(g);
 }
 
 void
