@@ -229,18 +229,22 @@ free_loose(struct q2_rebuild *rebuild, struct q2_error *err)
     if (loose.count > loose.held_count || high) {
         bool permitted =
             q2_plan_begin(&scene->plan, Q2_ACTION_FREE_LEAKS, Q2_CERTAIN, 0,
-                          "nothing refers to %" PRIu64 " clusters, all references have been "
-                          "counted, and no damage is left that could have hidden one",
-                          loose.count - loose.held_count);
+                          "%" PRIu64 " %s: all references have been counted, and no damage is "
+                          "left that could have hidden one",
+                          loose.count - loose.held_count,
+                          loose.count - loose.held_count == 1 ? "cluster that nothing refers to"
+                                                              : "clusters that nothing refers to");
         rc = free_some(rebuild, &loose, false, permitted, err);
     }
     /* Where references are missing, not even a guess frees anything. */
     if (rc == 0 && loose.held_count && !(loose.incomplete && level == Q2_LEVEL_GUESS)) {
         bool permitted =
             q2_plan_begin(&scene->plan, Q2_ACTION_FREE_ORPHANS, Q2_GUESS,
-                          loose.first_held << rebuild->geometry->cluster_bits,
-                          "nothing refers to %" PRIu64 " clusters that are counted, but %s",
-                          loose.held_count, reason(&loose));
+                          loose.first_held << rebuild->geometry->cluster_bits, "%" PRIu64 " %s: %s",
+                          loose.held_count,
+                          loose.held_count == 1 ? "cluster is counted that nothing refers to"
+                                                : "clusters are counted that nothing refers to",
+                          reason(&loose));
         rc = free_some(rebuild, &loose, true, permitted, err);
         if (rc == 0 && !permitted)
             rc = note_held(rebuild, &loose, err);

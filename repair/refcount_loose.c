@@ -19,7 +19,8 @@ enum { PROBE_BYTES = 4096 }; /* of a cluster that are looked at first */
 /* ---- damage ---- */
 
 /* Whether a problem says that a pointer is damaged or lost. The refcounts are mended here, and
- * orphaned tables are looked at one by one. */
+ * orphaned L2 tables are looked at one by one; with an L1 table, more may have been lost than what
+ * it leads to. */
 static bool
 is_damage(enum q2_problem problem)
 {
@@ -27,7 +28,6 @@ is_damage(enum q2_problem problem)
     if (entry->severity != Q2_SEVERITY_CORRUPTION && entry->severity != Q2_SEVERITY_ERROR)
         return false;
     switch (problem) {
-    case Q2_PROBLEM_ORPHAN_L1_TABLE:
     case Q2_PROBLEM_ORPHAN_L2_TABLE:
     case Q2_PROBLEM_HEADER_REFCOUNT_TABLE_SIZE:
     case Q2_PROBLEM_HEADER_BACKING_RAW_DATA:

@@ -210,9 +210,12 @@ part(struct q2_rebuild *rebuild, const struct shared_entry *list, uint64_t first
             best = i;
     }
     int rc = 0;
-    for (uint64_t i = first; i < end && rc == 0; i++)
-        if (i != best)
-            rc = forget_block(rebuild, list[i].index, err);
+    for (uint64_t i = first; i < end && rc == 0; i++) {
+        if (i == best)
+            continue;
+        rebuild->old[list[i].index] = own ? 0 : rebuild->old[list[i].index];
+        rc = forget_block(rebuild, list[i].index, err);
+    }
     return rc;
 }
 

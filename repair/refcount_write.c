@@ -128,7 +128,8 @@ wanted_refcount(const struct q2_rebuild *rebuild, uint64_t cluster, uint64_t rec
     uint64_t references = q2_min(q2_rebuild_references(rebuild, cluster), most);
     if (references && !rebuild->keep_high && !q2_scene_kept(rebuild->scene, cluster))
         return references;
-    return cluster < rebuild->end ? q2_max(references, recorded) : references;
+    /* Nothing was in use behind the end of the file. */
+    return cluster < rebuild->geometry->file_clusters ? q2_max(references, recorded) : references;
 }
 
 /* What nothing refers to keeps what is recorded: whether it is a leak is another question. */
