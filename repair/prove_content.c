@@ -264,22 +264,31 @@ object_to_work(struct walk *walk, uint64_t guest, uint64_t limit)
                            map_text(walk, name, sizeof name), (unsigned long long)guest);
 }
 
+/* Whether both sides have one and the same table at `guest`, and so the same all along it. */
+static bool
+is_same_table(struct walk *walk, uint64_t guest, uint64_t reach)
+{
+    if (!walk->same_rules || walk->matter || guest % reach != 0 ||
+        guest >= walk->after.map->limit || walk->after.map->limit - guest < reach)
+        return false;
+    uint64_t table = q2_viewer_table(&walk->before, guest);
+    return table && table == q2_viewer_table(&walk->after, guest);
+}
+
 /* Compare up to `limit`, behind which nothing could be read. */
 static int
 walk_map(struct walk *walk, uint64_t limit, struct q2_error *err)
 {
     uint64_t reach = q2_l2_reach(&walk->proof->before->geometry);
     for (uint64_t guest = 0, step; guest < limit; guest += step) {
+        step = q2_min(reach, limit - guest);
+        if (is_same_table(walk, guest, reach))
+            continue;
         struct q2_view from = q2_viewer_look(&walk->before, guest);
         step = q2_min(from.length, limit - guest);
         if (from.kind == Q2_VIEW_UNREADABLE && !walk->before.limited)
             continue;
         struct q2_view to = q2_viewer_look(&walk->after, guest);
-        bool table = from.l2_at && from.l2_at == to.l2_at && guest % reach == 0;
-        if (table && walk->same_rules && !walk->matter && guest + reach <= walk->after.map->limit) {
-            step = q2_min(reach, limit - guest);
-            continue;
-        }
         step = q2_min(step, to.length);
         int rc = walk->before.limited || walk->after.limited
                      ? 1

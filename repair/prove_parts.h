@@ -147,6 +147,9 @@ void q2_viewer_choose(struct q2_viewer *viewer, const struct q2_map *map);
 /* What is at guest offset `guest`, below the end of what software would read. */
 struct q2_view q2_viewer_look(struct q2_viewer *viewer, uint64_t guest);
 
+/* The L2 table that maps guest offset `guest`, host, bytes; 0: none that can be read. */
+uint64_t q2_viewer_table(struct q2_viewer *viewer, uint64_t guest);
+
 /* The largest length that q2_viewer_fetch takes, bytes. */
 uint64_t q2_viewer_most(const struct q2_viewer *viewer);
 

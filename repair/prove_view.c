@@ -269,6 +269,35 @@ empty_slots(const struct q2_viewer *viewer, uint64_t slot)
     return i + viewer->l1_first - slot;
 }
 
+/* The raw L1 entry of a slot; false where the table ends before it, or cannot be read. */
+static bool
+slot_entry(struct q2_viewer *viewer, uint64_t slot, uint64_t *ret_raw)
+{
+    if (slot >= viewer->map->l1_size || !load_l1(viewer, slot))
+        return false;
+    *ret_raw = q2_load_be64(viewer->l1 + (slot - viewer->l1_first) * 8);
+    return true;
+}
+
+/* The L2 table that an L1 entry leads to; 0: none that can be read. */
+static uint64_t
+table_of(const struct q2_geometry *geometry, uint64_t raw)
+{
+    uint64_t table = q2_entry_offset(raw);
+    bool aligned = (table & (geometry->cluster_size - 1)) == 0;
+    return aligned && q2_host_inside(geometry, table) ? table : 0;
+}
+
+uint64_t
+q2_viewer_table(struct q2_viewer *viewer, uint64_t guest)
+{
+    const struct q2_geometry *geometry = &viewer->check->geometry;
+    uint64_t raw;
+    if (!viewer->map || !slot_entry(viewer, guest / q2_l2_reach(geometry), &raw))
+        return 0;
+    return table_of(geometry, raw);
+}
+
 struct q2_view
 q2_viewer_look(struct q2_viewer *viewer, uint64_t guest)
 {
@@ -278,18 +307,17 @@ q2_viewer_look(struct q2_viewer *viewer, uint64_t guest)
     if (!map || guest >= map->limit)
         return view;
     view.length = map->limit - guest;
-    uint64_t reach = q2_l2_reach(geometry), slot = guest / reach, within = guest % reach;
+    uint64_t reach = q2_l2_reach(geometry), slot = guest / reach, within = guest % reach, raw;
     if (slot >= map->l1_size)
         return view;
     view.l1_at = map->l1_offset + slot * 8;
     view.length = reach - within;
-    if (load_l1(viewer, slot)) {
-        uint64_t raw = q2_load_be64(viewer->l1 + (slot - viewer->l1_first) * 8), length;
-        uint64_t table = q2_entry_offset(raw), empty = empty_slots(viewer, slot);
+    if (slot_entry(viewer, slot, &raw)) {
+        uint64_t table = table_of(geometry, raw), empty = empty_slots(viewer, slot), length;
         if (empty) {
             view.kind = viewer->hole;
             view.length = q2_mul(empty, reach, &length) ? length - within : UINT64_MAX - guest;
-        } else if ((table & (geometry->cluster_size - 1)) == 0 && q2_host_inside(geometry, table)) {
+        } else if (table) {
             look_table(viewer, table, guest, &view);
         }
     }
