@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* What is left of an image's content after somebody tried to repair it.
+ *
+ * Each guest cluster of each map (active disk and snapshots) is judged by what it reads before the
+ * repair and after it, through the strict reader of the core, and by what it could read at best:
+ * through the metadata of the healthy image, from the data of the damaged one.
+ *
+ *   exists     it is allocated in this image, and at best it reads its own bytes: they are there
+ *   known      and so is an undamaged L2 entry, of whichever map, that leads to them
+ *   recovered  it exists, and reads its own bytes after the repair
+ *   harm       it read what it should before (its own bytes, or the backing file's, or zeros where
+ *              nothing is) and does not after
+ *   wrong      after the repair it reads neither what it should nor what it could at best; before,
+ *              it read something else, or nothing; and no applied action says that the data is
+ *              lost. An action that says it was recovered makes it no better
+ *   destroyed  it exists and is not recovered, its bytes are no longer in the file (or its cluster
+ *              is free to be taken by the next write), and the result is said to be clean
+ */
+
+#ifndef Q2_BENCH_RECOVERY_MEASURE_H
+#define Q2_BENCH_RECOVERY_MEASURE_H
+
+#include "tests/bench/recovery/damage.h"
+
+enum way {
+    WAY_NOTHING,
+    WAY_CERTAIN, /* qcow2-repair as it comes */
+    WAY_LIKELY,
+    WAY_GUESS,
+    WAY_PEER, /* qemu-img check -r all */
+    WAY_COUNT,
+};
+
+extern const char *const way_names[WAY_COUNT];
+
+struct score {
+    bool ran;
+    bool failed; /* the repair ended with an error */
+    bool again;  /* a second repair would find something to do */
+    int status;  /* as qemu-img check has it */
+    uint64_t recovered;
+    uint64_t recovered_known;
+    uint64_t harm, wrong, destroyed;
+    uint64_t bytes; /* that the file grew by */
+    double seconds;
+    char note[240]; /* the first thing that is not as it should be */
+};
+
+struct result {
+    bool begun;
+    bool applies;
+    bool done;
+    uint64_t own, exists, known;
+    char what[200];
+    struct score scores[WAY_COUNT];
+};
+
+struct case_options {
+    const char *folder; /* for files of the peer */
+    const char *keep;   /* where to leave files, or NULL */
+    bool peer;
+    bool loud;     /* print actions and what is amiss */
+    unsigned ways; /* bits of those to run */
+};
+
+/* Damage `subject` and measure what all ways make of it. */
+void measure(const struct subject *subject, const struct damage *damage, uint64_t seed,
+             const struct case_options *options, struct result *result);
+
+/* ---- its parts ---- */
+
+struct judgement {
+    const struct subject *subject;
+    const struct hit *hit;
+    struct content best[MAX_MAPS], before[MAX_MAPS], after[MAX_MAPS];
+    uint32_t before_map[MAX_MAPS], after_map[MAX_MAPS];
+    bool *known[MAX_MAPS];
+};
+
+struct q2_plan;
+
+/* Judge the image in `file`, the result of a repair; `plan` is NULL if there was none. */
+void judge(struct judgement *judgement, struct q2_file *file, const struct q2_plan *plan, bool loud,
+           struct score *score);
+
+/* Let QEMU repair a copy. */
+void peer_repair(struct judgement *judgement, const struct case_options *options,
+                 struct score *score);
+
+#endif
