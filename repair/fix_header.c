@@ -17,7 +17,8 @@
 #include <string.h>
 
 enum {
-    MAX_ROUNDS = 4, /* fields that are damaged at once */
+    MAX_ROUNDS = 4,     /* fields that are damaged at once */
+    MAX_MAGIC_BITS = 2, /* that may be wrong in what still is a header */
     /* How many times fewer faults there have to be for a header that breaks no rule to be taken
      * for damaged. */
     CONVINCING = 16,
@@ -223,19 +224,29 @@ search_close(struct q2_trial *trial, struct q2_candidate *ret_best, bool *ret_fo
     return 0;
 }
 
-/* Whether the image can be read by this header at all. */
+/* What of the image can be read by this header: enum q2_usable. */
 static int
-is_usable(struct q2_trial *trial, struct q2_candidate *candidate, bool *ret_usable,
-          struct q2_error *err)
+find_usable(struct q2_trial *trial, struct q2_candidate *candidate, unsigned *ret_usable,
+            struct q2_error *err)
 {
     struct q2_check *check = NULL;
     int rc = q2_trial_check(trial, candidate, &check, err);
     if (rc < 0)
         return rc;
-    unsigned needed = Q2_USABLE_GEOMETRY | Q2_USABLE_L1;
-    *ret_usable = check && (check->usable & needed) == needed;
+    *ret_usable = check ? check->usable : 0;
     q2_check_free(check);
     return 0;
+}
+
+/* Whether this is a header at all, damaged or not. Out of zeros or garbage one could be made in any
+ * case, of an image that has nothing in it. */
+static bool
+is_header(const struct q2_trial *trial)
+{
+    struct q2_header header;
+    q2_header_decode(trial->area, (size_t)trial->length, &header);
+    return __builtin_popcount(header.magic ^ Q2_MAGIC) <= MAX_MAGIC_BITS ||
+           q2_header_plausible(&header, trial->file_size);
 }
 
 static int
@@ -244,20 +255,27 @@ mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
     struct q2_candidate best;
     enum q2_confidence confidence;
     uint64_t faults = 0;
-    bool found, usable = false;
+    unsigned usable = 0;
+    bool found;
+    if (!is_header(trial))
+        return q2_header_rebuild(scene, trial, NULL, false, err);
     int rc = search_close(trial, &best, &found, &confidence, &faults, err);
     if (rc < 0)
         return rc;
     if (!found)
         q2_trial_identity(trial, &best);
-    rc = is_usable(trial, &best, &usable, err);
+    rc = find_usable(trial, &best, &usable, err);
     if (rc < 0)
         return rc;
-    if (!usable)
-        return q2_header_rebuild(scene, trial, err);
+    if (!(usable & Q2_USABLE_GEOMETRY))
+        return q2_header_rebuild(scene, trial, NULL, false, err);
+    if (!(usable & Q2_USABLE_L1))
+        return q2_header_rebuild(scene, trial, &best, false, err);
     if (found)
-        rc = carry_out(scene, trial, &best, faults, confidence, err);
-    return rc;
+        return carry_out(scene, trial, &best, faults, confidence, err);
+    if (q2_scene_count(scene, Q2_PROBLEM_ORPHAN_L1_TABLE))
+        return q2_header_rebuild(scene, trial, &best, true, err);
+    return 0;
 }
 
 /* A feature that nobody here knows may change the meaning of everything. */

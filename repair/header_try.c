@@ -33,7 +33,7 @@ q2_trial_init(struct q2_trial *trial, struct q2_scene *scene, struct q2_error *e
     if (rc < 0)
         return rc;
     trial->length = q2_min(trial->file_size, MAX_AREA);
-    trial->capacity = q2_max(trial->length, Q2_HEADER_KNOWN_LENGTH);
+    trial->capacity = q2_max(trial->length, Q2_HEADER_KNOWN_LENGTH + Q2_EXTENSION_HEADER_LENGTH);
     void *memory;
     rc = q2_budget_calloc(&scene->budget, trial->capacity, 1, "the header area", &memory, err);
     if (rc < 0)
@@ -352,11 +352,14 @@ look(struct glance *g)
 void
 q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate)
 {
-    uint8_t saved[Q2_HEADER_KNOWN_LENGTH];
+    uint8_t saved[Q2_HEADER_KNOWN_LENGTH], marker[Q2_EXTENSION_HEADER_LENGTH];
     struct glance g = {.trial = trial, .candidate = candidate};
     bool flip = candidate->flip_mask && candidate->flip_at < trial->length;
     candidate->bad = candidate->good = 0;
     memcpy(saved, trial->area, sizeof saved);
+    memcpy(marker, trial->area + sizeof saved, sizeof marker);
+    if (candidate->fresh)
+        memset(trial->area + sizeof saved, 0, sizeof marker);
     memcpy(trial->area, candidate->bytes, sizeof saved);
     if (flip)
         trial->area[candidate->flip_at] ^= candidate->flip_mask;
@@ -364,6 +367,7 @@ q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate)
     if (flip)
         trial->area[candidate->flip_at] ^= candidate->flip_mask;
     memcpy(trial->area, saved, sizeof saved);
+    memcpy(trial->area + sizeof saved, marker, sizeof marker);
 }
 
 /* ---- the check ---- */
@@ -421,6 +425,9 @@ lay(struct q2_trial *trial, const struct q2_candidate *candidate, struct q2_file
 {
     size_t length = (size_t)q2_min(sizeof candidate->bytes, trial->length);
     int rc = q2_file_write(file, 0, candidate->bytes, length, err);
+    const uint8_t marker[Q2_EXTENSION_HEADER_LENGTH] = {0};
+    if (rc == 0 && candidate->fresh)
+        rc = q2_file_write(file, length, marker, sizeof marker, err);
     if (rc == 0 && candidate->flip_mask && candidate->flip_at < trial->length) {
         uint8_t byte = trial->area[candidate->flip_at] ^ candidate->flip_mask;
         rc = q2_file_write(file, candidate->flip_at, &byte, 1, err);

@@ -17,6 +17,7 @@ struct q2_candidate {
     uint8_t bytes[Q2_HEADER_KNOWN_LENGTH];
     uint64_t flip_at;  /* of a byte behind these that differs, too: in a header extension */
     uint8_t flip_mask; /* its bits that do; 0: none */
+    bool fresh;        /* nothing follows the header: an end marker is to be written there */
     uint64_t at;       /* of the first byte that differs from what is there, for the plan */
     bool one_bit;      /* that is all that differs */
     /* Of the glance. */
