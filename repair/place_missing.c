@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* References that refcounts say are missing: a table in place is counted once more than it is
+ * referred to, and so is all that it maps, and another map has nothing in that slot.
+ *
+ * A snapshot that was made before the table came into being has nothing there either, and rightly
+ * so; only maps that are younger than the first one that has the table can have lost it. And an L1
+ * table that a crash or a deleted snapshot left behind accounts for missing references too. */
+
+#include "core/base/checked.h"
+#include "repair/place.h"
+
+/* How a slot's table spreads over the maps. */
+struct spread {
+    uint64_t table; /* host offset, bytes */
+    uint32_t open;  /* maps younger than the first that has it, with nothing there */
+    uint32_t first_open;
+};
+
+/* The position of a map in time: snapshots are listed in the order in which they were made. */
+static uint64_t
+age(uint32_t map)
+{
+    return map == 0 ? UINT64_MAX : map;
+}
+
+static bool
+has_table(const struct q2_slot_map *map, uint64_t slot, uint64_t table)
+{
+    return map->raw && slot < map->size && map->state[slot] == Q2_SLOT_SOUND &&
+           q2_entry_offset(map->raw[slot]) == table;
+}
+
+static struct spread
+spread_of(const struct q2_slots *slots, uint64_t slot, uint64_t table)
+{
+    struct spread spread = {.table = table};
+    uint64_t oldest = UINT64_MAX;
+    for (uint32_t m = 0; m < slots->map_count; m++)
+        if (has_table(&slots->maps[m], slot, table))
+            oldest = q2_min(oldest, age(m));
+    for (uint32_t m = 0; m < slots->map_count; m++) {
+        if (!q2_slot_open(&slots->maps[m], slot) || age(m) < oldest)
+            continue;
+        if (spread.open++ == 0)
+            spread.first_open = m;
+    }
+    return spread;
+}
+
+/* Whether an L1 table that was found leads to a table from this slot. */
+static bool
+is_explained(const struct q2_carving *carving, uint64_t slot, uint64_t table)
+{
+    struct q2_check *check = carving->slots->scene->check;
+    uint8_t bytes[8];
+    for (uint64_t i = 0; i < carving->count; i++)
+        if (carving->tables[i].is_l1 &&
+            q2_file_read_padded(check->file, carving->tables[i].offset + slot * 8, bytes,
+                                sizeof bytes, NULL) == 0 &&
+            q2_entry_offset(q2_load_be64(bytes)) == table)
+            return true;
+    return false;
+}
+
+static int
+place_in_all(struct q2_placing *placing, const struct spread *spread, uint64_t slot,
+             uint64_t missing, struct q2_error *err)
+{
+    struct q2_slots *slots = placing->slots;
+    struct q2_table_facts facts;
+    int rc = q2_table_facts(placing->carving, spread->table, &facts, err);
+    if (rc < 0)
+        return rc;
+    enum q2_confidence confidence = Q2_CERTAIN;
+    if (facts.room < facts.look.mapped)
+        confidence = Q2_LIKELY;
+    if (spread->open != missing)
+        confidence = Q2_GUESS;
+    for (uint32_t m = spread->first_open; m < slots->map_count && missing && rc == 0; m++) {
+        if (!q2_slot_open(&slots->maps[m], slot) || !q2_table_fits(placing, &facts, m, slot))
+            continue;
+        const struct q2_placement placement = {
+            .map = m,
+            .slot = slot,
+            .table = spread->table,
+            .confidence = confidence,
+            .why = "another map has it in this slot, and refcounts count one reference more"};
+        rc = q2_place(placing, &placement, err);
+        missing--;
+    }
+    return rc;
+}
+
+static int
+look_at_slot(struct q2_placing *placing, uint64_t slot, struct q2_error *err)
+{
+    struct q2_slots *slots = placing->slots;
+    unsigned bits = slots->scene->check->geometry.cluster_bits;
+    uint64_t done = 0;
+    for (uint32_t m = 0; m < slots->map_count; m++) {
+        const struct q2_slot_map *map = &slots->maps[m];
+        if (!map->raw || slot >= map->size || map->state[slot] != Q2_SLOT_SOUND)
+            continue;
+        uint64_t table = q2_entry_offset(map->raw[slot]);
+        uint64_t refcount = q2_refcount_of(&slots->reader, table >> bits);
+        uint64_t references = q2_slots_references(slots, table >> bits);
+        if (table == done || refcount <= references ||
+            !q2_placing_spend(placing, slots->map_count * 2 + placing->carving->count))
+            continue;
+        done = table;
+        struct spread spread = spread_of(slots, slot, table);
+        if (spread.open == 0 || is_explained(placing->carving, slot, table))
+            continue;
+        int rc = place_in_all(placing, &spread, slot, refcount - references, err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int
+q2_place_missing(struct q2_placing *placing, struct q2_error *err)
+{
+    struct q2_slots *slots = placing->slots;
+    uint64_t most = 0;
+    int rc = 0;
+    if (!slots->survey->counts_help || slots->map_count < 2)
+        return 0;
+    for (uint32_t m = 0; m < slots->map_count; m++)
+        most = q2_max(most, slots->maps[m].slots);
+    for (uint64_t slot = 0; slot < most && rc == 0; slot++) {
+        bool open = false;
+        for (uint32_t m = 0; m < slots->map_count && !open; m++)
+            open = q2_slot_open(&slots->maps[m], slot);
+        if (open)
+            rc = look_at_slot(placing, slot, err);
+    }
+    return rc;
+}

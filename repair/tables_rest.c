@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* What is left once lost tables are back in their places: an L1 table that is somewhere else, L1
+ * entries that share a table, and such that lead nowhere. */
+
+#include "core/base/checked.h"
+#include "repair/l1_find.h"
+#include "repair/tables_parts.h"
+
+#include <inttypes.h>
+
+/* ---- the active L1 table ---- */
+
+static bool
+is_elsewhere(const struct q2_tables *tables)
+{
+    const struct q2_check *check = tables->scene->check;
+    if (!(check->usable & Q2_USABLE_L1) || tables->slots->map_count == 0 ||
+        tables->slots->maps[0].sound == 0)
+        return true;
+    for (uint64_t m = 1; m < check->map_count; m++)
+        if (check->maps[m].l1_size && check->maps[m].l1_offset == check->maps[0].l1_offset)
+            return true;
+    return false;
+}
+
+static int
+restore(struct q2_tables *tables, uint64_t offset, enum q2_confidence confidence, const char *why,
+        struct q2_error *err)
+{
+    struct q2_scene *scene = tables->scene;
+    const struct q2_header *header = &scene->check->header;
+    struct q2_header_field field;
+    int rc = 0;
+    if (!q2_header_field("l1_table_offset", &field))
+        return 0;
+    if (q2_plan_begin(&scene->plan, Q2_ACTION_RESTORE_L1_TABLE, confidence, field.offset,
+                      "l1_table_offset is 0x%" PRIx64
+                      ", where there is no L1 table; the one at 0x%" PRIx64 " is lost, and %s",
+                      header->l1_table_offset, offset, why))
+        rc = q2_scene_write64(scene, Q2_OWNER_HEADER, field.offset, offset, err);
+    q2_plan_answer(&scene->plan, Q2_PROBLEM_HEADER_L1_UNALIGNED, field.offset, 1);
+    q2_plan_answer(&scene->plan, Q2_PROBLEM_HEADER_L1_PAST_END, field.offset, 1);
+    q2_plan_answer(&scene->plan, Q2_PROBLEM_ORPHAN_L1_TABLE, offset, 1);
+    q2_plan_change(&scene->plan, Q2_CHANGE_RECOVERED, 0, 0, header->size);
+    q2_plan_end(&scene->plan);
+    return rc;
+}
+
+int
+q2_tables_restore_l1(struct q2_scene *scene, bool *ret_edited, struct q2_error *err)
+{
+    const struct q2_header *header = &scene->check->header;
+    uint64_t entries = header->l1_size, near, best, count;
+    struct q2_tables tables;
+    if (entries == 0 || entries * 8 > Q2_MAX_L1_BYTES)
+        return 0;
+    int rc = q2_tables_open(scene, &tables, err);
+    if (rc < 0)
+        return rc;
+    if (is_elsewhere(&tables)) {
+        q2_l1_near(tables.carving, header->l1_table_offset, entries, &near);
+        q2_l1_best(tables.carving, entries, true, &best, &count);
+        if (near)
+            rc = restore(&tables, near, Q2_CERTAIN, "one bit of its offset differs", err);
+        else if (best)
+            rc = restore(&tables, best, count == 1 ? Q2_LIKELY : Q2_GUESS,
+                         count == 1 ? "there is no other" : "it leads to more tables than others",
+                         err);
+    }
+    q2_tables_close(&tables);
+    *ret_edited = scene->edited;
+    return rc == 0 ? q2_scene_recheck(scene, err) : rc;
+}
+
+/* ---- entries that share a table ---- */
+
+/* Whether an entry is the one of those that share its table which keeps it: the first. */
+static bool
+keeps(const struct q2_tables *tables, const struct q2_suspect *suspect)
+{
+    for (uint64_t i = 0; i < tables->survey->suspect_count; i++) {
+        const struct q2_suspect *other = &tables->survey->suspects[i];
+        if (other == suspect)
+            return true;
+        if (other->is_l1 && other->l1_index != suspect->l1_index &&
+            q2_entry_offset(other->entry.raw) == q2_entry_offset(suspect->entry.raw))
+            return false;
+    }
+    return true;
+}
+
+static int
+copy_table(struct q2_tables *tables, const struct q2_suspect *suspect, struct q2_error *err)
+{
+    struct q2_scene *scene = tables->scene;
+    uint64_t size = scene->check->geometry.cluster_size, copy;
+    uint64_t table = q2_entry_offset(suspect->entry.raw);
+    int rc = q2_file_read_padded(scene->file, table, tables->carving->buffer, size, NULL);
+    if (rc < 0 || (rc = q2_scene_allocate(scene, 1, &copy, err)) < 0)
+        return rc == Q2_ERR_NOSPACE || rc == Q2_ERR_IO ? 0 : rc;
+    rc = q2_scene_write(scene, Q2_OWNER_L2_TABLE, copy, tables->carving->buffer, size, err);
+    if (rc < 0)
+        return rc;
+    return q2_scene_write64(scene, Q2_OWNER_L1_TABLE, suspect->at,
+                            copy | (suspect->map == 0 ? Q2_ENTRY_COPIED : 0), err);
+}
+
+static int
+share_out(struct q2_tables *tables, const struct q2_suspect *suspect, struct q2_error *err)
+{
+    struct q2_plan *plan = &tables->scene->plan;
+    uint64_t table = q2_entry_offset(suspect->entry.raw);
+    int rc = 0;
+    if (keeps(tables, suspect))
+        return 0;
+    if (q2_plan_begin(plan, Q2_ACTION_COPY_L2_TABLE, Q2_LIKELY, suspect->at,
+                      "two slots have the L2 table at offset 0x%" PRIx64
+                      ", and no lost table explains either",
+                      table))
+        rc = copy_table(tables, suspect, err);
+    q2_plan_answer(plan, Q2_PROBLEM_OVERLAP_L2_TABLE, table, 1);
+    q2_plan_end(plan);
+    return rc;
+}
+
+/* ---- entries that lead nowhere ---- */
+
+static bool
+anything_lost(struct q2_tables *tables)
+{
+    for (uint64_t cluster = 1; cluster < tables->survey->clusters; cluster++)
+        if (q2_survey_lost(tables->survey, cluster))
+            return true;
+    return false;
+}
+
+static int
+clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confidence confidence,
+      struct q2_error *err)
+{
+    struct q2_scene *scene = tables->scene;
+    uint64_t reach = q2_l2_reach(&scene->check->geometry);
+    int rc = 0;
+    bool doing =
+        q2_plan_begin(&scene->plan, Q2_ACTION_CLEAR_L1_ENTRY, confidence, suspect->at,
+                      "entry 0x%016" PRIx64 " of slot %" PRIu32 " leads to no L2 table, and %s",
+                      suspect->entry.raw, suspect->l1_index,
+                      confidence == Q2_CERTAIN ? "none is lost"
+                                               : "none that is lost belongs there");
+    q2_tables_answer_entry(tables, suspect->at, suspect->entry.raw);
+    q2_plan_change(&scene->plan, Q2_CHANGE_LOST, suspect->map, suspect->guest, reach);
+    if (doing)
+        rc = q2_scene_write64(scene, Q2_OWNER_L1_TABLE, suspect->at, 0, err);
+    q2_plan_end(&scene->plan);
+    return rc;
+}
+
+static bool
+is_unexplained(const struct q2_tables *tables, const struct q2_suspect *suspect)
+{
+    const struct q2_slot_map *map = suspect->is_l1 ? &tables->slots->maps[suspect->map] : NULL;
+    return map && map->raw && suspect->l1_index < map->size &&
+           map->state[suspect->l1_index] == Q2_SLOT_SUSPECT;
+}
+
+int
+q2_tables_settle_rest(struct q2_tables *tables, struct q2_error *err)
+{
+    bool lost = anything_lost(tables), tables_lost = false;
+    int rc = 0;
+    for (uint64_t i = 0; i < tables->carving->count; i++)
+        tables_lost |= tables->carving->tables[i].like_l2 && !tables->carving->tables[i].placed;
+    for (uint64_t i = 0; i < tables->survey->suspect_count && rc == 0; i++) {
+        const struct q2_suspect *suspect = &tables->survey->suspects[i];
+        if (!is_unexplained(tables, suspect))
+            continue;
+        if (suspect->why == Q2_SUSPECT_SHARED)
+            rc = share_out(tables, suspect, err);
+        else
+            rc = clear(tables, suspect,
+                       tables_lost ? Q2_GUESS
+                       : lost      ? Q2_LIKELY
+                                   : Q2_CERTAIN,
+                       err);
+    }
+    return rc;
+}
