@@ -19,6 +19,8 @@ q2_table_view_init(struct q2_table_view *view, struct q2_survey *survey, struct 
 void
 q2_table_view_destroy(struct q2_table_view *view)
 {
+    if (!view->survey)
+        return;
     struct q2_scene *scene = view->survey->scene;
     q2_budget_free(&scene->budget, view->bytes, scene->check->geometry.cluster_size, 1);
 }

@@ -10,8 +10,19 @@
 #include "repair/anchors.h"
 #include "repair/match.h"
 
+/* A suspect that shares its cluster. */
+struct q2_sharer {
+    uint64_t cluster;
+    uint64_t guest; /* bytes */
+    uint64_t suspect;
+    bool fits; /* the cluster is where the neighbours of the entry say */
+};
+
 struct q2_entries {
     struct q2_survey *survey;
+    struct q2_sharer *sharers; /* by cluster, then guest */
+    uint64_t sharer_count, sharer_capacity;
+    uint64_t *by_slot; /* indexes of survey->references, by slot */
     struct q2_matcher matcher;
     struct q2_table_view view;
     uint64_t *taken; /* a bit for each cluster */
@@ -23,6 +34,14 @@ bool q2_entries_wanted(const struct q2_scene *scene);
 
 int q2_entries_init(struct q2_entries *entries, struct q2_scene *scene, struct q2_error *err);
 void q2_entries_destroy(struct q2_entries *entries);
+
+/* Those that share a cluster with others: *ret_count from the result on. */
+const struct q2_sharer *q2_entries_sharers(const struct q2_entries *entries, uint64_t cluster,
+                                           uint64_t *ret_count);
+
+/* The cluster that another map has at the same guest offset, if it is counted more often than it is
+ * referred to: what this entry may have led to as well. 0: there is none, or several. */
+uint64_t q2_entries_peer(struct q2_entries *entries, const struct q2_suspect *suspect);
 
 /* Whether a cluster was lost and is not any more. */
 bool q2_entries_taken(const struct q2_entries *entries, uint64_t cluster);

@@ -10,10 +10,9 @@
 #include "repair/fix.h"
 
 #include "core/base/checked.h"
-#include "repair/entries.h"
+#include "repair/chains.h"
 
 #include <inttypes.h>
-
 
 struct chain {
     struct q2_entries *entries;
@@ -21,59 +20,6 @@ struct chain {
     uint64_t *raws; /* found entries of the run */
     uint64_t count; /* of the run */
 };
-
-static uint64_t
-end_of(struct q2_entries *entries, uint64_t raw)
-{
-    size_t used;
-    if (!(raw & Q2_ENTRY_COMPRESSED) || !q2_matcher_decodes(&entries->matcher, raw, &used))
-        return 0;
-    return q2_compressed_decode(&entries->survey->scene->check->geometry, raw).offset + used;
-}
-
-/* The descriptor of the stream that begins at `offset`, as software makes it; 0: none does. */
-static uint64_t
-stream_at(struct q2_entries *entries, uint64_t offset, uint64_t *ret_end)
-{
-    const struct q2_geometry *geometry = &entries->survey->scene->check->geometry;
-    uint64_t limit = geometry->file_clusters << geometry->cluster_bits;
-    if (!q2_range_inside(offset, 1, limit))
-        return 0;
-    uint64_t most = q2_min(geometry->cluster_size, limit - offset);
-    size_t used;
-    if (!q2_matcher_decodes(&entries->matcher, q2_compressed_encode(geometry, offset, most),
-                            &used) ||
-        used == 0)
-        return 0;
-    *ret_end = offset + used;
-    return q2_compressed_encode(geometry, offset, used);
-}
-
-/* Follow the streams from the front of the run; returns how many were found, and where the last
- * ends. */
-static uint64_t
-follow(struct chain *chain, uint64_t *ret_end)
-{
-    uint64_t at = chain->anchors.has_before ? end_of(chain->entries, chain->anchors.before.raw) : 0;
-    uint64_t found = 0;
-    while (at && found < chain->count) {
-        uint64_t raw = stream_at(chain->entries, at, &at);
-        if (!raw)
-            break;
-        chain->raws[found++] = raw;
-    }
-    *ret_end = at;
-    return found;
-}
-
-static bool
-meets_behind(const struct chain *chain, uint64_t end)
-{
-    const struct q2_geometry *geometry = &chain->entries->survey->scene->check->geometry;
-    uint64_t raw = chain->anchors.behind.raw;
-    return chain->anchors.has_behind && (raw & Q2_ENTRY_COMPRESSED) &&
-           q2_compressed_decode(geometry, raw).offset == end;
-}
 
 static int
 set_entry(struct q2_entries *entries, const struct q2_suspect *suspect, uint64_t raw,
@@ -106,8 +52,10 @@ mend_run(struct chain *chain, uint64_t index, struct q2_error *err)
     if (rc < 0)
         return rc;
     chain->raws = memory;
-    uint64_t found = follow(chain, &end);
-    bool closed = found == chain->count && meets_behind(chain, end);
+    uint64_t from = q2_chain_end(entries, chain->anchors.before.raw);
+    uint64_t found = q2_chain_follow(entries, from, chain->count, chain->raws, &end);
+    bool closed = found == chain->count && chain->anchors.has_behind &&
+                  q2_chain_meets(entries, chain->anchors.behind.raw, end);
     for (uint64_t i = 0; i < found && rc == 0; i++)
         rc = set_entry(entries, &entries->survey->suspects[index + i], chain->raws[i],
                        closed ? Q2_CERTAIN : Q2_LIKELY,
@@ -120,35 +68,79 @@ mend_run(struct chain *chain, uint64_t index, struct q2_error *err)
 
 /* ---- entries that obey the rules, but do not decode ---- */
 
+/* Where the L2 entry is that a finding is about: in the first map that it concerns. */
+static bool
+locate(const struct q2_check *check, const struct q2_finding *finding,
+       struct q2_suspect *ret_suspect)
+{
+    const struct q2_geometry *geometry = &check->geometry;
+    const uint32_t *maps;
+    uint8_t word[16] = {0};
+    if (q2_check_maps(check, finding->maps, &maps) == 0 ||
+        finding->l1_index >= check->maps[maps[0]].l1_size)
+        return false;
+    uint64_t l1_at = check->maps[maps[0]].l1_offset + (uint64_t)finding->l1_index * 8;
+    if (q2_file_read(check->file, l1_at, word, 8, NULL) < 0)
+        return false;
+    uint64_t at =
+        q2_entry_offset(q2_load_be64(word)) + (uint64_t)finding->l2_index * geometry->l2_entry_size;
+    if (q2_file_read(check->file, at, word, geometry->l2_entry_size, NULL) < 0)
+        return false;
+    *ret_suspect = (struct q2_suspect){
+        .why = Q2_SUSPECT_TARGET,
+        .map = maps[0],
+        .l1_index = finding->l1_index,
+        .l2_index = finding->l2_index,
+        .at = at,
+        .guest = finding->guest_offset,
+        .entry = q2_l2_load(geometry, word, 0),
+    };
+    return true;
+}
+
+/* The stream that begins where that of the entry in front ends, and ends where that behind begins.
+ */
+static uint64_t
+between_neighbours(struct q2_entries *entries, const struct q2_suspect *suspect)
+{
+    const struct q2_geometry *geometry = &entries->survey->scene->check->geometry;
+    uint64_t index = suspect->l2_index, raw, end;
+    if (index == 0 || index + 1 >= geometry->l2_entries ||
+        !q2_table_view_load(&entries->view, suspect->at - index * geometry->l2_entry_size))
+        return 0;
+    uint64_t before = q2_l2_load(geometry, entries->view.bytes, index - 1).raw;
+    uint64_t behind = q2_l2_load(geometry, entries->view.bytes, index + 1).raw;
+    bool found = q2_chain_follow(entries, q2_chain_end(entries, before), 1, &raw, &end) == 1;
+    return found && q2_chain_meets(entries, behind, end) ? raw : 0;
+}
+
 static int
 mend_undecodable(struct q2_entries *entries, const struct q2_finding *finding, struct q2_error *err)
 {
-    const struct q2_check *check = entries->survey->scene->check;
-    const struct q2_geometry *geometry = &check->geometry;
-    struct q2_suspect suspect = {
-        .why = Q2_SUSPECT_TARGET,
-        .l1_index = finding->l1_index,
-        .l2_index = finding->l2_index,
-        .at = finding->host_offset,
-        .guest = finding->guest_offset,
-    };
-    uint8_t word[16] = {0};
+    struct q2_scene *scene = entries->survey->scene;
+    struct q2_suspect suspect;
     struct q2_matches near;
-    if (q2_file_read(check->file, suspect.at, word, geometry->l2_entry_size, NULL) < 0)
+    if (!locate(scene->check, finding, &suspect))
         return 0;
-    suspect.entry = q2_l2_load(geometry, word, 0);
+    uint64_t between = between_neighbours(entries, &suspect);
+    entries->matcher.also = q2_entries_peer(entries, &suspect);
     q2_match_near(&entries->matcher, &suspect, 1, &near);
-    if (near.count == 0)
+    entries->matcher.also = 0;
+    if (!between && near.count == 0)
         return 0;
-    return set_entry(entries, &suspect, near.items[0].raw, near.count == 1 ? Q2_CERTAIN : Q2_GUESS,
-                     "one flipped bit away is an entry whose data decodes", err);
+    bool sure = between || near.count == 1;
+    return set_entry(entries, &suspect, between ? between : near.items[0].raw,
+                     sure ? Q2_CERTAIN : Q2_GUESS,
+                     between ? "the streams between its neighbours follow each other exactly"
+                             : "one flipped bit away is an entry whose data can be read",
+                     err);
 }
 
 static int
 mend_findings(struct q2_entries *entries, struct q2_error *err)
 {
     const struct q2_check *check = entries->survey->scene->check;
-    const unsigned needed = Q2_HAS_HOST | Q2_HAS_GUEST | Q2_HAS_L1 | Q2_HAS_L2;
+    const unsigned needed = Q2_HAS_GUEST | Q2_HAS_L1 | Q2_HAS_L2;
     int rc = 0;
     for (size_t i = 0; i < q2_check_finding_count(check) && rc == 0; i++) {
         const struct q2_finding *finding = q2_check_finding(check, i);

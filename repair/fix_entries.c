@@ -28,6 +28,7 @@ struct mender {
     const struct q2_suspect *suspect;
     struct q2_anchors anchors;
     uint64_t from_before, from_behind; /* clusters; 0: nothing says so */
+    uint64_t peer;                     /* what another map has here, and misses a reference */
     struct q2_matches near;
 };
 
@@ -42,7 +43,8 @@ geometry_of(const struct mender *mender)
 static bool
 agrees(const struct mender *mender, uint64_t cluster)
 {
-    return cluster && (cluster == mender->from_before || cluster == mender->from_behind);
+    return cluster && (cluster == mender->from_before || cluster == mender->from_behind ||
+                       cluster == mender->peer);
 }
 
 /* Whether the neighbours meet at a lost cluster, and so speak against any other. */
@@ -126,6 +128,22 @@ choose_between(const struct mender *mender, struct decision *ret_decision)
     return true;
 }
 
+/* What other maps have here, where it is counted once more than anything refers to it. */
+static bool
+choose_peer(const struct mender *mender, struct decision *ret_decision)
+{
+    if (!mender->peer)
+        return false;
+    *ret_decision = (struct decision){
+        .action = Q2_ACTION_MATCH_L2_ENTRY,
+        .confidence = Q2_CERTAIN,
+        .match = {.raw = mender->peer << geometry_of(mender)->cluster_bits,
+                  .cluster = mender->peer},
+        .why = "another map has this cluster here, and it is counted once more than it is used",
+    };
+    return true;
+}
+
 /* ---- gone ---- */
 
 /* A pointer that goes on where its neighbours end is not damaged: what it leads to was cut off. */
@@ -195,6 +213,18 @@ carry_out(struct mender *mender, const struct decision *decision, struct q2_erro
     return rc;
 }
 
+/* Whether another entry that leads to `cluster` has neighbours which say that it is right. */
+static bool
+another_fits(const struct mender *mender, uint64_t cluster)
+{
+    uint64_t count;
+    const struct q2_sharer *sharers = q2_entries_sharers(mender->entries, cluster, &count);
+    for (uint64_t i = 0; i < count; i++)
+        if (sharers[i].fits && sharers[i].guest != mender->suspect->guest)
+            return true;
+    return false;
+}
+
 /* A pointer that is not broken is only doubted for what it leads to. */
 static bool
 choose_doubted(const struct mender *mender, struct decision *ret_decision)
@@ -209,9 +239,10 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
         (suspect->why == Q2_SUSPECT_FREE || !neighbours_meet(mender) ||
          !choose_between(mender, ret_decision)))
         return false;
-    /* Of two that share a cluster each is one bit away from what is lost: the neighbours decide. */
-    bool agreed = agrees(mender, ret_decision->match.cluster);
-    if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !agreed)
+    /* Of two that share a cluster each is one bit away from what is lost: the neighbours decide,
+     * those of the one or those of the other. */
+    bool decided = agrees(mender, ret_decision->match.cluster) || another_fits(mender, now);
+    if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !decided)
         ret_decision->confidence = Q2_GUESS;
     ret_decision->change = Q2_CHANGE_REPLACED;
     return true;
@@ -228,11 +259,14 @@ mend(struct mender *mender, uint64_t index, struct q2_error *err)
     uint64_t at = mender->suspect->l2_index;
     mender->from_before = q2_anchors_from_before(&mender->anchors, geometry, at);
     mender->from_behind = q2_anchors_from_behind(&mender->anchors, geometry, at);
+    mender->peer = q2_entries_peer(entries, mender->suspect);
+    entries->matcher.also = mender->peer;
     q2_match_near(&entries->matcher, mender->suspect, 1, &mender->near);
     bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);
-    bool found = broken ? choose_near(mender, &decision) || choose_between(mender, &decision) ||
-                              choose_gone(mender, &decision)
+    bool found = broken ? choose_near(mender, &decision) || choose_peer(mender, &decision) ||
+                              choose_between(mender, &decision) || choose_gone(mender, &decision)
                         : choose_doubted(mender, &decision);
+    entries->matcher.also = 0;
     return found ? carry_out(mender, &decision, err) : 0;
 }
 

@@ -73,47 +73,25 @@ separate(struct q2_entries *entries, const struct q2_suspect *suspect, struct q2
     return rc;
 }
 
-/* Whether an entry is where its neighbours say that it should be. */
-static bool
-fits(struct q2_entries *entries, uint64_t index)
-{
-    const struct q2_geometry *geometry = &entries->survey->scene->check->geometry;
-    const struct q2_suspect *suspect = &entries->survey->suspects[index];
-    uint64_t cluster = q2_entry_offset(suspect->entry.raw) >> geometry->cluster_bits;
-    struct q2_anchors anchors;
-    q2_anchors_find(&entries->view, index, &anchors);
-    return q2_anchors_from_before(&anchors, geometry, suspect->l2_index) == cluster ||
-           q2_anchors_from_behind(&anchors, geometry, suspect->l2_index) == cluster;
-}
-
 /* Of the entries that share a cluster, all but one move: the one stays that fits, or else the
- * first. Entries of different tables at one guest offset are one owner, so they stay or move
- * together. */
+ * first. A compressed cluster stays in any case, for others may be packed beside it. Entries of
+ * different tables at one guest offset are one owner, so they stay or move together. */
 static bool
-stays(struct q2_entries *entries, uint64_t index)
+stays(struct q2_entries *entries, const struct q2_suspect *suspect)
 {
     const struct q2_survey *survey = entries->survey;
-    const struct q2_suspect *suspect = &survey->suspects[index];
-    uint64_t offset = q2_entry_offset(suspect->entry.raw), keeper = UINT64_MAX;
     if (suspect->why & Q2_SUSPECT_METADATA)
         return false;
-    for (uint64_t i = 0; i < survey->suspect_count; i++) {
-        const struct q2_suspect *other = &survey->suspects[i];
-        if (other->is_l1 || !(other->why & Q2_SUSPECT_SHARED))
-            continue;
-        /* A compressed cluster cannot move, for others may be packed beside it. */
-        if (other->entry.raw & Q2_ENTRY_COMPRESSED) {
-            struct q2_compressed_range range =
-                q2_compressed_decode(&survey->scene->check->geometry, other->entry.raw);
-            if (q2_ranges_overlap(range.offset, range.length, offset,
-                                  survey->scene->check->geometry.cluster_size))
-                return false;
-        } else if (q2_entry_offset(other->entry.raw) == offset) {
-            keeper = keeper == UINT64_MAX ? other->guest : keeper;
-            if (fits(entries, i))
-                return other->guest == suspect->guest;
-        }
-    }
+    uint64_t count, bits = survey->scene->check->geometry.cluster_bits;
+    const struct q2_sharer *sharers =
+        q2_entries_sharers(entries, q2_entry_offset(suspect->entry.raw) >> bits, &count);
+    uint64_t keeper = count ? sharers[0].guest : suspect->guest;
+    for (uint64_t i = count; i-- > 0;)
+        if (sharers[i].fits)
+            keeper = sharers[i].guest;
+    for (uint64_t i = 0; i < count; i++)
+        if (survey->suspects[sharers[i].suspect].entry.raw & Q2_ENTRY_COMPRESSED)
+            return false;
     return keeper == suspect->guest;
 }
 
@@ -138,7 +116,7 @@ q2_fix_overlaps(struct q2_scene *scene, struct q2_error *err)
         bool shares = (suspect->why & (Q2_SUSPECT_SHARED | Q2_SUSPECT_METADATA)) &&
                       !(suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END));
         if (suspect->is_l1 || !shares || (suspect->entry.raw & Q2_ENTRY_COMPRESSED) ||
-            stays(&entries, i))
+            stays(&entries, suspect))
             continue;
         rc = separate(&entries, suspect, err);
     }

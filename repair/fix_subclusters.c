@@ -52,9 +52,10 @@ mend(struct q2_entries *entries, const struct q2_suspect *suspect, struct q2_err
     const struct q2_geometry *geometry = &entries->survey->scene->check->geometry;
     uint64_t raw = suspect->entry.raw, bitmap = suspect->entry.bitmap;
     if (raw & Q2_ENTRY_COMPRESSED)
-        return bitmap ? set_bits(entries, suspect, 0, Q2_CERTAIN,
-                                 "a compressed cluster has no subclusters", err)
-                      : 0;
+        return bitmap && q2_matcher_decodes(&entries->matcher, raw, NULL)
+                   ? set_bits(entries, suspect, 0, Q2_CERTAIN,
+                              "a compressed cluster has no subclusters", err)
+                   : 0;
     uint32_t allocated = (uint32_t)bitmap, conflict = allocated & (uint32_t)(bitmap >> 32);
     if (!conflict || q2_l2_kind(geometry, raw) == Q2_CLUSTER_UNALLOCATED ||
         !q2_host_inside(geometry, q2_entry_offset(raw)))

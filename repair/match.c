@@ -26,6 +26,7 @@ q2_matcher_init(struct q2_matcher *matcher, struct q2_survey *survey, struct q2_
         rc = q2_budget_calloc(budget, geometry->cluster_size, 1, "a cluster", &decoded, err);
     if (rc < 0) {
         q2_budget_free(budget, source, source_bytes(geometry), 1);
+        *matcher = (struct q2_matcher){0};
         return rc;
     }
     matcher->source = source;
@@ -40,6 +41,8 @@ q2_matcher_init(struct q2_matcher *matcher, struct q2_survey *survey, struct q2_
 void
 q2_matcher_destroy(struct q2_matcher *matcher)
 {
+    if (!matcher->survey)
+        return;
     const struct q2_geometry *geometry = &matcher->survey->scene->check->geometry;
     struct q2_budget *budget = &matcher->survey->scene->budget;
     q2_decoder_free(matcher->decoder);
@@ -69,7 +72,7 @@ q2_matcher_decodes(struct q2_matcher *matcher, uint64_t raw, size_t *ret_used)
 bool
 q2_match_lost(struct q2_matcher *matcher, uint64_t cluster)
 {
-    return q2_survey_lost(matcher->survey, cluster);
+    return (cluster && cluster == matcher->also) || q2_survey_lost(matcher->survey, cluster);
 }
 
 /* The clusters of a compressed cluster may have others packed into them, but no structures. */

@@ -30,6 +30,9 @@ struct q2_matcher {
     struct q2_decoder *decoder; /* NULL where there are no compressed clusters */
     uint8_t *source;            /* room for two clusters and a sector */
     uint8_t *decoded;           /* one cluster */
+    /* A cluster that counts as lost for the entry at hand, though something leads to it; 0: none.
+     */
+    uint64_t also;
 };
 
 int q2_matcher_init(struct q2_matcher *matcher, struct q2_survey *survey, struct q2_error *err);

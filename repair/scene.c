@@ -53,7 +53,7 @@ needs_decoding(const struct q2_scene *scene)
 {
     const struct q2_check *check = scene->before;
     return check && !scene->options->deep && scene->plan.level != Q2_LEVEL_LEAKS &&
-           check->counts.compressed_clusters && (check->counts.corruptions || check->counts.leaks);
+           check->counts.compressed_clusters;
 }
 
 static int
@@ -245,6 +245,7 @@ past_dangling(const struct q2_scene *scene, uint64_t first, uint64_t count)
             const struct q2_finding *finding = q2_check_finding(scene->check, i);
             uint64_t end;
             if (!(finding->has & Q2_HAS_TARGET) ||
+                finding->problem == Q2_PROBLEM_REFCOUNT_BEYOND_END || /* leads nowhere */
                 !q2_add(finding->target_offset, q2_max(finding->target_length, 1), &end))
                 continue;
             uint64_t target = finding->target_offset >> bits, behind = q2_units(end, bits);

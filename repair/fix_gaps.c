@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Gaps of the disk that lost clusters fill exactly: a piece of an L2 table was overwritten with
+ * zeros. Zeros break no rule, and the guest may well have discarded just this range before a crash,
+ * so none of this is certain. But as long as it may be so, the clusters are not given away. */
+
+#include "repair/fix.h"
+
+#include "core/base/checked.h"
+#include "core/format/references.h"
+#include "repair/chains.h"
+
+#include <inttypes.h>
+
+struct gap {
+    struct q2_entries *entries;
+    const struct q2_table_reference *reference;
+    uint64_t first; /* L2 index */
+    uint64_t count;
+    uint64_t before, behind; /* entries beside it; 0: none, or the table ends there */
+};
+
+static const struct q2_geometry *
+geometry_of(const struct gap *gap)
+{
+    return &gap->entries->survey->scene->check->geometry;
+}
+
+static uint64_t
+standard(const struct gap *gap, uint64_t raw)
+{
+    return raw & Q2_ENTRY_COMPRESSED ? 0 : q2_entry_offset(raw) >> geometry_of(gap)->cluster_bits;
+}
+
+/* ---- carrying it out ---- */
+
+static int
+fill(const struct gap *gap, uint64_t skip, uint64_t count, const uint64_t *raws,
+     enum q2_confidence confidence, const char *why, struct q2_error *err)
+{
+    struct q2_survey *survey = gap->entries->survey;
+    struct q2_scene *scene = survey->scene;
+    const struct q2_geometry *geometry = geometry_of(gap);
+    uint64_t index = gap->first + skip, slot = gap->reference->slot;
+    uint64_t at =
+        (gap->reference->table << geometry->cluster_bits) + index * geometry->l2_entry_size;
+    const struct q2_suspect place = {
+        .at = at,
+        .map = gap->reference->map,
+        .l1_index = gap->reference->slot,
+        .guest = slot * q2_l2_reach(geometry) + (index << geometry->cluster_bits),
+    };
+    bool apply =
+        q2_plan_begin(&scene->plan, Q2_ACTION_FILL_GAP, confidence, at,
+                      "%" PRIu64 " empty L2 entries from 0x%" PRIx64 " on: %s", count, at, why);
+    q2_survey_change(survey, &place, Q2_CHANGE_RECOVERED, count << geometry->cluster_bits);
+    int rc = 0;
+    for (uint64_t i = 0; i < count && rc == 0; i++) {
+        const struct q2_match match = {.raw = raws[i]};
+        uint64_t first, length;
+        if (apply)
+            rc = q2_scene_write64(scene, Q2_OWNER_L2_TABLE, at + i * geometry->l2_entry_size,
+                                  raws[i], err);
+        if (rc == 0 && apply && geometry->extended_l2)
+            rc = q2_scene_write64(scene, Q2_OWNER_L2_TABLE, at + i * geometry->l2_entry_size + 8,
+                                  UINT32_MAX, err);
+        if (rc == 0 && q2_entry_clusters(geometry, raws[i], &first, &length) && !apply)
+            rc = q2_scene_keep(scene, first, length, err);
+        q2_match_take(&gap->entries->matcher, &match);
+    }
+    q2_plan_end(&scene->plan);
+    return rc;
+}
+
+static int
+new_raws(const struct gap *gap, uint64_t **ret_raws, struct q2_error *err)
+{
+    void *memory;
+    int rc = q2_budget_calloc(&gap->entries->survey->scene->budget, gap->count, 8, "a gap", &memory,
+                              err);
+    if (rc == 0)
+        *ret_raws = memory;
+    return rc;
+}
+
+static void
+free_raws(const struct gap *gap, uint64_t *raws)
+{
+    q2_budget_free(&gap->entries->survey->scene->budget, raws, gap->count, 8);
+}
+
+/* ---- standard clusters ---- */
+
+/* Lost clusters in a row from `cluster` on, at most `most`; backwards with step -1. */
+static uint64_t
+lost_run(const struct gap *gap, uint64_t cluster, bool backwards, uint64_t most)
+{
+    uint64_t count = 0;
+    while (count < most &&
+           q2_survey_lost(gap->entries->survey, backwards ? cluster - count : cluster + count))
+        count++;
+    return count;
+}
+
+static int
+fill_standard(const struct gap *gap, uint64_t skip, uint64_t count, uint64_t cluster, bool exact,
+              const char *why, struct q2_error *err)
+{
+    uint64_t *raws;
+    int rc = new_raws(gap, &raws, err);
+    if (rc < 0)
+        return rc;
+    for (uint64_t i = 0; i < count; i++)
+        raws[i] = (cluster + i) << geometry_of(gap)->cluster_bits | Q2_ENTRY_COPIED;
+    bool likely = exact && gap->entries->survey->counts_help;
+    rc = fill(gap, skip, count, raws, likely ? Q2_LIKELY : Q2_GUESS, why, err);
+    free_raws(gap, raws);
+    return rc;
+}
+
+static int
+try_standard(const struct gap *gap, struct q2_error *err)
+{
+    uint64_t before = standard(gap, gap->before), behind = standard(gap, gap->behind);
+    uint64_t ahead = before ? lost_run(gap, before + 1, false, gap->count + 1) : 0;
+    uint64_t back = behind > 1 ? lost_run(gap, behind - 1, true, gap->count + 1) : 0;
+    if (before && behind == before + gap->count + 1 && ahead >= gap->count)
+        return fill_standard(gap, 0, gap->count, before + 1, true,
+                             "lost clusters fill the gap between its neighbours exactly", err);
+    if (ahead && ahead <= gap->count)
+        return fill_standard(gap, 0, ahead, before + 1, ahead == gap->count,
+                             "lost clusters go on where the entry in front ends", err);
+    if (back && back <= gap->count)
+        return fill_standard(gap, gap->count - back, back, behind - back, back == gap->count,
+                             "lost clusters end where the entry behind begins", err);
+    return 0;
+}
+
+/* ---- compressed clusters ---- */
+
+static int
+try_compressed(const struct gap *gap, struct q2_error *err)
+{
+    uint64_t *raws, end;
+    uint64_t from = q2_chain_end(gap->entries, gap->before);
+    if (!from || !(gap->behind & Q2_ENTRY_COMPRESSED) ||
+        q2_chain_meets(gap->entries, gap->behind, from))
+        return 0;
+    int rc = new_raws(gap, &raws, err);
+    if (rc < 0)
+        return rc;
+    uint64_t found = q2_chain_follow(gap->entries, from, gap->count, raws, &end);
+    if (found == gap->count && q2_chain_meets(gap->entries, gap->behind, end))
+        rc = fill(gap, 0, found, raws, Q2_LIKELY,
+                  "streams that nothing leads to fill the gap between its neighbours exactly", err);
+    free_raws(gap, raws);
+    return rc;
+}
+
+/* ---- finding them ---- */
+
+static bool
+is_empty(const struct gap *gap, uint64_t index)
+{
+    struct q2_l2_entry entry = q2_l2_load(geometry_of(gap), gap->entries->view.bytes, index);
+    return entry.raw == 0 && entry.bitmap == 0;
+}
+
+static int
+look_in_table(struct gap *gap, struct q2_error *err)
+{
+    const struct q2_geometry *geometry = geometry_of(gap);
+    const uint8_t *table = gap->entries->view.bytes;
+    int rc = 0;
+    if (!q2_table_view_load(&gap->entries->view, gap->reference->table << geometry->cluster_bits))
+        return 0;
+    for (uint64_t i = 0, end; i < geometry->l2_entries && rc == 0; i = end) {
+        end = i + 1;
+        if (!is_empty(gap, i))
+            continue;
+        while (end < geometry->l2_entries && is_empty(gap, end))
+            end++;
+        gap->first = i;
+        gap->count = end - i;
+        gap->before = i ? q2_l2_load(geometry, table, i - 1).raw : 0;
+        gap->behind = end < geometry->l2_entries ? q2_l2_load(geometry, table, end).raw : 0;
+        rc = gap->before & Q2_ENTRY_COMPRESSED ? try_compressed(gap, err) : try_standard(gap, err);
+    }
+    return rc;
+}
+
+int
+q2_fix_gaps(struct q2_scene *scene, struct q2_error *err)
+{
+    struct q2_entries entries;
+    bool lost = q2_scene_count(scene, Q2_PROBLEM_CLUSTER_LEAKED) ||
+                q2_scene_count(scene, Q2_PROBLEM_REFCOUNT_TOO_HIGH);
+    if (!lost || !(scene->check->usable & Q2_USABLE_L1) || scene->check->geometry.data_file)
+        return 0;
+    int rc = q2_entries_init(&entries, scene, err);
+    if (rc < 0)
+        return rc;
+    uint64_t last = UINT64_MAX;
+    struct gap gap = {.entries = &entries};
+    for (uint64_t i = 0; i < entries.survey->reference_count && rc == 0; i++) {
+        gap.reference = &entries.survey->references[i];
+        if (gap.reference->suspect || gap.reference->table == last)
+            continue;
+        last = gap.reference->table;
+        rc = look_in_table(&gap, err);
+    }
+    q2_entries_destroy(&entries);
+    return rc;
+}
