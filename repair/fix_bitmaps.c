@@ -1,12 +1,468 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
+/* Persistent bitmaps: first what leads to them is mended, then those that cannot be relied on go,
+ * and the rest move together. A bitmap that is marked in use stays: whoever asks for it is told. */
+
 #include "repair/fix.h"
+
+#include "core/base/endian.h"
+#include "repair/bitmap_list.h"
+#include "repair/header_area.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    AUTOCLEAR_AT = 88,        /* bytes */
+    EVIDENCE_SIZE = 300,      /* bytes */
+    BITMAPS_BIT_KEY = 88 * 64 /* as keys of feature bits are in fix_features.c */
+};
+
+static const enum q2_problem directory_problems[] = {
+    Q2_PROBLEM_EXTENSION_BITMAPS_FIELDS,    Q2_PROBLEM_BITMAP_DIRECTORY_UNALIGNED,
+    Q2_PROBLEM_BITMAP_DIRECTORY_PAST_END,   Q2_PROBLEM_BITMAP_DIRECTORY_SIZE,
+    Q2_PROBLEM_BITMAP_DIRECTORY_UNREADABLE,
+};
+enum { DIRECTORY_PROBLEMS = sizeof directory_problems / sizeof directory_problems[0] };
+
+static void
+answer(struct q2_scene *scene, enum q2_problem problem)
+{
+    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
+        const struct q2_finding *finding = q2_check_finding(scene->check, i);
+        if (finding->problem == problem)
+            q2_plan_answer(&scene->plan, problem, finding->host_offset, finding->count);
+    }
+}
+
+static void
+answer_directory(struct q2_scene *scene)
+{
+    for (unsigned i = 0; i < DIRECTORY_PROBLEMS; i++)
+        answer(scene, directory_problems[i]);
+}
+
+static bool
+directory_is_broken(const struct q2_scene *scene)
+{
+    for (unsigned i = 0; i < DIRECTORY_PROBLEMS; i++)
+        if (q2_scene_count(scene, directory_problems[i]))
+            return true;
+    return false;
+}
+
+static struct q2_bitmap_place
+claimed_place(const struct q2_scene *scene)
+{
+    const struct q2_extensions *extensions = &scene->check->extensions;
+    return (struct q2_bitmap_place){extensions->bitmap_directory_offset,
+                                    extensions->bitmap_directory_size, extensions->nb_bitmaps};
+}
+
+/* ---- the extension ---- */
+
+static void
+encode_place(const struct q2_bitmap_place *place, uint8_t *bytes)
+{
+    q2_store_be32(bytes, place->count);
+    q2_store_be32(bytes + 4, 0);
+    q2_store_be64(bytes + 8, place->size);
+    q2_store_be64(bytes + 16, place->offset);
+}
+
+static int
+write_place(struct q2_scene *scene, const struct q2_bitmap_place *place, struct q2_error *err)
+{
+    uint8_t bytes[Q2_EXTENSION_BITMAPS_LENGTH];
+    encode_place(place, bytes);
+    return q2_scene_write(scene, Q2_OWNER_HEADER, scene->check->extensions.bitmaps_at, bytes,
+                          sizeof bytes, err);
+}
+
+/* Take the extension away, and the bit that vouches for it. */
+static int
+remove_extension(struct q2_scene *scene, struct q2_error *err)
+{
+    struct q2_header_area area;
+    int rc = q2_header_area_read(scene, &area, err);
+    if (rc < 0)
+        return rc;
+    q2_header_area_remove(&area, Q2_EXTENSION_BITMAPS);
+    area.header.autoclear_features &= ~(uint64_t)Q2_AUTOCLEAR_BITMAPS;
+    rc = q2_header_area_write(scene, &area, err);
+    q2_header_area_destroy(&area);
+    return rc;
+}
+
+static int
+remove_all(struct q2_scene *scene, enum q2_problem problem, const char *why, struct q2_error *err)
+{
+    uint64_t at = scene->check->extensions.bitmaps_at;
+    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_REMOVE_BITMAPS, Q2_CERTAIN, at, "%s", why);
+    if (problem != Q2_PROBLEM_COUNT)
+        answer(scene, problem);
+    else
+        answer_directory(scene);
+    int rc = apply ? remove_extension(scene, err) : 0;
+    q2_plan_end(&scene->plan);
+    return rc;
+}
+
+/* The names of all bitmaps that the directory has, as far as they fit. */
+static int
+name_all(struct q2_scene *scene, char *text, size_t size, struct q2_error *err)
+{
+    struct q2_bitmap_place place = claimed_place(scene);
+    struct q2_bitmap_list list;
+    int rc = q2_bitmap_list_read(scene, &place, &list, err);
+    size_t used = 0;
+    text[0] = '\0';
+    for (uint32_t i = 0; i < list.count && used + 80 < size; i++) {
+        char name[64];
+        q2_printable(name, sizeof name, list.items[i].name, list.items[i].bitmap.name_length);
+        int more = snprintf(text + used, size - used, "%s'%s'", i ? ", " : "", name);
+        used += more > 0 ? (size_t)more : 0;
+        if (i + 1 < list.count && used + 80 >= size)
+            snprintf(text + used, size - used, " and others");
+    }
+    q2_bitmap_list_destroy(&list);
+    return rc == Q2_ERR_IO ? 0 : rc;
+}
+
+/* Software that knows nothing of bitmaps cleared the bit, as it must when it writes. */
+static int
+remove_stale(struct q2_scene *scene, struct q2_error *err)
+{
+    char names[EVIDENCE_SIZE], why[EVIDENCE_SIZE + 120];
+    int rc = name_all(scene, names, sizeof names, err);
+    if (rc < 0)
+        return rc;
+    snprintf(why, sizeof why,
+             "the autoclear bit is clear, so the image was written to by software that does not "
+             "keep bitmaps: %s",
+             names[0] ? names : "out of date");
+    return remove_all(scene, Q2_PROBLEM_EXTENSION_BITMAPS_STALE, why, err);
+}
+
+/* ---- what leads to the directory ---- */
+
+static void
+ignore(void *data, const struct q2_violation *violation)
+{
+    (void)data;
+    (void)violation;
+}
+
+/* Whether the area, as `bytes`, has one whole bitmaps extension, which leads to a sound directory,
+ * and ends as it should. */
+static int
+leads_to_bitmaps(struct q2_scene *scene, const struct q2_header_area *area, const uint8_t *bytes,
+                 bool *ret_leads, struct q2_error *err)
+{
+    const struct q2_sink quiet = {.report = ignore};
+    struct q2_extensions extensions;
+    struct q2_extension extension;
+    struct q2_bitmap_place found;
+    uint64_t offset = area->header.header_length;
+    size_t end = q2_extension_area(&area->header, area->usable, area->length);
+    while (q2_extension_next(bytes, end, &offset, &extension) > 0) {
+    }
+    *ret_leads = false;
+    if (extension.type != Q2_EXTENSION_END || extension.length)
+        return 0;
+    q2_extensions_decode(&area->header, area->usable, bytes, area->length, &quiet, &extensions);
+    struct q2_bitmap_place place = {extensions.bitmap_directory_offset,
+                                    extensions.bitmap_directory_size, extensions.nb_bitmaps};
+    if (!extensions.has_bitmaps)
+        return 0;
+    int rc = q2_bitmap_place_find(scene, &place, ret_leads, &found, err);
+    *ret_leads = *ret_leads && found.offset == place.offset && found.size == place.size &&
+                 found.count == place.count;
+    return rc;
+}
+
+/* Try another type or length, a word of the header area. */
+static int
+try_word(struct q2_scene *scene, struct q2_header_area *area, uint64_t at, uint32_t value,
+         const char *evidence, enum q2_problem problem, bool *ret_fits, struct q2_error *err)
+{
+    uint8_t word[4];
+    memcpy(word, area->bytes + at, sizeof word);
+    q2_store_be32(area->bytes + at, value);
+    int rc = leads_to_bitmaps(scene, area, area->bytes, ret_fits, err);
+    if (rc == 0 && *ret_fits) {
+        if (q2_plan_begin(&scene->plan, Q2_ACTION_MEND_EXTENSIONS, Q2_CERTAIN, at, "%s", evidence))
+            rc = q2_scene_write(scene, Q2_OWNER_HEADER, at, area->bytes + at, sizeof word, err);
+        answer(scene, problem);
+        q2_plan_end(&scene->plan);
+    }
+    memcpy(area->bytes + at, word, sizeof word);
+    return rc;
+}
+
+/* Where an extension's type, or its length, is all that keeps it from leading to bitmaps, that is
+ * what is damaged. */
+static int
+mend_extension(struct q2_scene *scene, enum q2_problem problem, bool *ret_mended,
+               struct q2_error *err)
+{
+    struct q2_header_area area;
+    int rc = q2_header_area_read(scene, &area, err);
+    if (rc < 0)
+        return rc;
+    *ret_mended = false;
+    for (uint32_t i = 0; i < area.count && rc == 0 && !*ret_mended; i++) {
+        const struct q2_header_part *part = &area.parts[i];
+        uint64_t at = (uint64_t)(part->data - area.bytes) - Q2_EXTENSION_HEADER_LENGTH;
+        bool is_type = part->type == Q2_EXTENSION_BITMAPS;
+        if (is_type && part->length != Q2_EXTENSION_BITMAPS_LENGTH)
+            rc = try_word(scene, &area, at + 4, Q2_EXTENSION_BITMAPS_LENGTH,
+                          "with the length that a bitmaps extension has, it leads to a sound "
+                          "directory of bitmaps",
+                          problem, ret_mended, err);
+        else if (!is_type && part->length == Q2_EXTENSION_BITMAPS_LENGTH &&
+                 __builtin_popcount(part->type ^ Q2_EXTENSION_BITMAPS) == 1)
+            rc = try_word(scene, &area, at, Q2_EXTENSION_BITMAPS,
+                          "one bit away from the type of a bitmaps extension, and it leads to a "
+                          "sound directory of bitmaps",
+                          problem, ret_mended, err);
+    }
+    q2_header_area_destroy(&area);
+    return rc;
+}
+
+/* The bit vouches for an extension that is not there. */
+static int
+clear_bit(struct q2_scene *scene, struct q2_error *err)
+{
+    uint64_t bits = scene->check->header.autoclear_features;
+    int rc = 0;
+    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_MEND_FEATURES, Q2_CERTAIN, BITMAPS_BIT_KEY,
+                               "the image has no bitmaps extension for the bit to vouch for");
+    answer(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING);
+    if (apply)
+        rc = q2_scene_write64(scene, Q2_OWNER_HEADER, AUTOCLEAR_AT,
+                              bits & ~(uint64_t)Q2_AUTOCLEAR_BITMAPS, err);
+    q2_plan_end(&scene->plan);
+    return rc;
+}
+
+static int
+mend_directory(struct q2_scene *scene, struct q2_error *err)
+{
+    struct q2_bitmap_place claimed = claimed_place(scene), place;
+    bool found;
+    int rc = q2_bitmap_place_find(scene, &claimed, &found, &place, err);
+    if (rc < 0)
+        return rc;
+    if (!found)
+        return remove_all(scene, Q2_PROBLEM_COUNT,
+                          "the bitmap directory is broken, and no other reading of what the "
+                          "extension says leads to a sound one",
+                          err);
+    if (q2_plan_begin(&scene->plan, Q2_ACTION_MEND_BITMAP, Q2_CERTAIN,
+                      scene->check->extensions.bitmaps_at,
+                      "%" PRIu32 " sound bitmaps fill %" PRIu64 " bytes of directory at 0x%" PRIx64,
+                      place.count, place.size, place.offset))
+        rc = write_place(scene, &place, err);
+    answer_directory(scene);
+    q2_plan_end(&scene->plan);
+    return rc;
+}
+
+/* ---- bitmaps one by one ---- */
+
+struct verdict {
+    struct q2_plan *plan; /* to give the answers to; NULL: only count */
+    uint64_t faults;      /* that spoil the bitmap */
+    bool padding;
+    enum q2_problem first;
+};
+
+static void
+hear(void *data, const struct q2_violation *violation)
+{
+    struct verdict *verdict = data;
+    bool padding = violation->problem == Q2_PROBLEM_BITMAP_PADDING;
+    verdict->padding |= padding;
+    if (verdict->plan && padding)
+        q2_plan_answer(verdict->plan, violation->problem, violation->offset, 1);
+    if (!q2_bitmap_is_spoilt_by(violation->problem))
+        return;
+    if (verdict->faults++ == 0)
+        verdict->first = violation->problem;
+    if (verdict->plan && violation->problem != Q2_PROBLEM_OVERLAP_BITMAPS)
+        q2_plan_answer(verdict->plan, violation->problem, violation->offset, 1);
+}
+
+/* Overlaps are answered by the cluster, for each bitmap that has a part in them. */
+static void
+answer_overlaps(struct q2_scene *scene, uint32_t index)
+{
+    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
+        const struct q2_finding *finding = q2_check_finding(scene->check, i);
+        if (finding->problem != Q2_PROBLEM_OVERLAP_BITMAPS || !(finding->has & Q2_HAS_OWNERS))
+            continue;
+        for (unsigned j = 0; j < 2; j++) {
+            const struct q2_owner *owner = &finding->owners[j];
+            bool table = owner->kind == Q2_OWNER_BITMAP_TABLE;
+            if ((table || owner->kind == Q2_OWNER_BITMAP_DATA) && owner->index == index) {
+                bool target = finding->has & Q2_HAS_TARGET;
+                q2_plan_answer(&scene->plan, finding->problem,
+                               target ? finding->target_offset : finding->host_offset,
+                               finding->count);
+                break;
+            }
+        }
+    }
+}
+
+static bool
+begin_action(struct q2_plan *plan, const struct q2_bitmap_item *item, const struct verdict *verdict)
+{
+    char name[64];
+    q2_printable(name, sizeof name, item->name, item->bitmap.name_length);
+    if (!verdict->faults)
+        return q2_plan_begin(plan, Q2_ACTION_MEND_BITMAP, Q2_CERTAIN, item->bitmap.at,
+                             "what pads the entry of bitmap '%s' means nothing", name);
+    if (verdict->first == Q2_PROBLEM_OVERLAP_BITMAPS)
+        return q2_plan_begin(plan, Q2_ACTION_REMOVE_BITMAP, Q2_CERTAIN, item->bitmap.at,
+                             "bitmap '%s' cannot be relied on: it shares clusters with something "
+                             "else, or did before this repair",
+                             name);
+    return q2_plan_begin(plan, Q2_ACTION_REMOVE_BITMAP, Q2_CERTAIN, item->bitmap.at,
+                         "bitmap '%s' cannot be relied on: %s", name,
+                         q2_problem_id(verdict->first));
+}
+
+/* Decide about one bitmap. */
+static int
+treat(struct q2_bitmap_list *list, uint32_t index, bool *changed, struct q2_error *err)
+{
+    struct q2_bitmap_item *item = &list->items[index];
+    struct q2_plan *plan = &list->scene->plan;
+    struct verdict verdict = {0};
+    const struct q2_sink sink = {.report = hear, .data = &verdict};
+    int rc = q2_bitmap_judge(list, item, &sink, err);
+    if (rc < 0 || (!verdict.faults && !verdict.padding))
+        return rc;
+    bool apply = begin_action(plan, item, &verdict), spoilt = verdict.faults > 0;
+    verdict.plan = plan;
+    rc = q2_bitmap_judge(list, item, &sink, err);
+    if (spoilt)
+        answer_overlaps(list->scene, index);
+    if (apply) {
+        const struct q2_bitmap *bitmap = &item->bitmap;
+        uint64_t end =
+            (uint64_t)Q2_BITMAP_FIXED_LENGTH + bitmap->extra_length + bitmap->name_length;
+        q2_plan_written(plan, Q2_OWNER_BITMAP_DIRECTORY, bitmap->at, item->length);
+        item->removed = spoilt;
+        if (!spoilt)
+            memset(list->bytes + item->at + end, 0, (size_t)(item->length - end));
+        *changed = true;
+    }
+    q2_plan_end(plan);
+    return rc;
+}
+
+/* Move what stays together. Each action has noted its own part of the directory. */
+static int
+write_list(struct q2_bitmap_list *list, struct q2_error *err)
+{
+    struct q2_scene *scene = list->scene;
+    struct q2_bitmap_place place = {.offset = list->place.offset};
+    for (uint32_t i = 0; i < list->count; i++) {
+        const struct q2_bitmap_item *item = &list->items[i];
+        if (item->removed)
+            continue;
+        memmove(list->bytes + place.size, list->bytes + item->at, (size_t)item->length);
+        place.size += item->length;
+        place.count++;
+    }
+    int rc = q2_scene_write(scene, Q2_OWNER_BITMAP_DIRECTORY, place.offset, list->bytes,
+                            (size_t)place.size, err);
+    return rc < 0 || place.count == list->count ? rc : write_place(scene, &place, err);
+}
+
+static int
+finish(struct q2_bitmap_list *list, struct q2_error *err)
+{
+    struct q2_plan *plan = &list->scene->plan;
+    for (uint32_t i = 0; i < list->count; i++)
+        if (!list->items[i].removed)
+            return write_list(list, err);
+    int rc = 0;
+    if (q2_plan_begin(plan, Q2_ACTION_REMOVE_BITMAPS, Q2_CERTAIN,
+                      list->scene->check->extensions.bitmaps_at,
+                      "no bitmap is left, and there is no empty bitmap directory"))
+        rc = remove_extension(list->scene, err);
+    q2_plan_end(plan);
+    return rc;
+}
+
+static int
+remove_spoilt(struct q2_scene *scene, struct q2_error *err)
+{
+    struct q2_bitmap_place place = claimed_place(scene);
+    struct q2_bitmap_list list;
+    bool changed = false;
+    int rc = q2_bitmap_list_read(scene, &place, &list, err);
+    for (uint32_t i = 0; i < list.count && rc == 0; i++)
+        rc = treat(&list, i, &changed, err);
+    if (rc == 0 && changed)
+        rc = finish(&list, err);
+    q2_bitmap_list_destroy(&list);
+    return rc == Q2_ERR_IO ? 0 : rc;
+}
+
+/* ---- the whole ---- */
+
+/* What leads to the bitmaps. *ret_done: there are none now, or what is wrong has to stay. */
+static int
+fix_way(struct q2_scene *scene, bool *ret_done, struct q2_error *err)
+{
+    bool mended = false;
+    int rc = 0;
+    *ret_done = true;
+    if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH)) {
+        rc = mend_extension(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH, &mended, err);
+        if (rc == 0 && !mended)
+            return remove_all(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH,
+                              "the bitmaps extension has a wrong length, and with the right one it "
+                              "leads to no bitmaps",
+                              err);
+    } else if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING)) {
+        rc = mend_extension(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING, &mended, err);
+        if (rc == 0 && !mended)
+            return clear_bit(scene, err);
+    }
+    if (rc == 0)
+        rc = q2_scene_recheck(scene, err);
+    if (rc < 0 || !scene->check || !scene->check->extensions.has_bitmaps)
+        return rc;
+    if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_STALE))
+        return remove_stale(scene, err);
+    if (directory_is_broken(scene))
+        rc = mend_directory(scene, err);
+    if (rc == 0)
+        rc = q2_scene_recheck(scene, err);
+    *ret_done = rc < 0 || !scene->check || !scene->check->extensions.has_bitmaps ||
+                directory_is_broken(scene);
+    return rc;
+}
 
 int
 q2_fix_bitmaps(struct q2_scene *scene, struct q2_error *err)
 {
-    (void)scene;
-    (void)err;
-    return 0;
+    const struct q2_check *check = scene->check;
+    bool done;
+    if (!(check->usable & Q2_USABLE_EXTENSIONS) ||
+        (!check->extensions.has_bitmaps &&
+         !q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH) &&
+         !q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING)))
+        return 0;
+    int rc = fix_way(scene, &done, err);
+    return rc < 0 || done ? rc : remove_spoilt(scene, err);
 }
