@@ -19,9 +19,9 @@
 #include "checker/companion.h"
 #include "checker/report.h"
 #include "core/base/cleanup.h"
-#include "core/io/fault.h"
 #include "core/io/posix.h"
 #include "corpus/recipe/recipe.h"
+#include "tests/cases/folder.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -34,38 +34,7 @@
 
 static const char image_name[] = "image.qcow2";
 
-struct setup {
-    struct q2_check_options check;
-    bool chain;
-    struct q2_fault_plan fault;
-};
-
-static _Noreturn void
-die(const char *what, const char *why)
-{
-    fprintf(stderr, "case-run: %s: %s\n", what, why);
-    exit(1);
-}
-
 /* ---- files ---- */
-
-/* The whole text of a file, terminated; NULL if there is none. */
-static char *
-read_text(const char *folder, const char *name, size_t *ret_length)
-{
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "r");
-    if (!file)
-        return NULL;
-    char *text = NULL;
-    size_t room = 0;
-    ssize_t length = getdelim(&text, &room, '\0', file);
-    fclose(file);
-    if (ret_length)
-        *ret_length = length > 0 ? (size_t)length : 0;
-    return length > 0 ? text : (free(text), strdup(""));
-}
 
 static int
 make_companion(void *data, const char *name, struct q2_file **ret_file, struct q2_error *err)
@@ -88,7 +57,7 @@ build_text(const char *folder, const char *recipe_name, const char *text, const 
                         &(struct q2_recipe_target){.image = image,
                                                    .make_companion = make_companion},
                         &err) < 0)
-        die(folder, err.message);
+        folder_die(folder, err.message);
     q2_recipe_free(recipe);
 }
 
@@ -100,7 +69,7 @@ number_text(const char *text, unsigned number)
     size_t size;
     FILE *out = open_memstream(&numbered, &size);
     if (!out)
-        die("memory", strerror(errno));
+        folder_die("memory", strerror(errno));
     for (; *text; text++) {
         bool next = text[0] == '%' && text[1] == '+';
         if (*text == '%')
@@ -118,9 +87,9 @@ static void
 build(const char *folder, const char *recipe_name, const char *output)
 {
     enum { COPIES = Q2_MAX_CHAIN + 1 };
-    Q2_AUTOFREE char *text = read_text(folder, recipe_name, NULL);
+    Q2_AUTOFREE char *text = folder_read(folder, recipe_name, NULL);
     if (!text)
-        die(folder, "has no recipe");
+        folder_die(folder, "has no recipe");
     if (!strchr(output, '%'))
         build_text(folder, recipe_name, text, output);
     for (unsigned i = 1; strchr(output, '%') && i <= COPIES; i++) {
@@ -136,7 +105,7 @@ build_all(const char *folder)
 {
     DIR *entries = opendir(folder);
     if (!entries)
-        die(folder, strerror(errno));
+        folder_die(folder, strerror(errno));
     for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
         size_t length = strlen(entry->d_name), suffix = strlen(".recipe");
         if (length <= suffix || strcmp(entry->d_name + length - suffix, ".recipe") != 0)
@@ -148,42 +117,6 @@ build_all(const char *folder)
     build(folder, "recipe", image_name);
 }
 
-static void
-read_options(const char *folder, struct setup *setup)
-{
-    Q2_AUTOFREE char *text = read_text(folder, "options", NULL);
-    char *rest = text;
-    for (char *line; rest && (line = strsep(&rest, "\n")) != NULL;) {
-        char word[32] = "";
-        uint64_t a = 0, b = 0;
-        if (sscanf(line, "%31s %" SCNi64 " %" SCNi64, word, (int64_t *)&a, (int64_t *)&b) < 1)
-            continue;
-        if (strcmp(word, "deep") == 0)
-            setup->check.deep = true;
-        else if (strcmp(word, "chain") == 0)
-            setup->chain = true;
-        else if (strcmp(word, "max-memory") == 0)
-            setup->check.max_memory = a;
-        else if (strcmp(word, "max-work") == 0)
-            setup->check.max_work = a;
-        else if (strcmp(word, "max-details") == 0)
-            setup->check.max_details = a;
-        else if (strcmp(word, "threads") == 0)
-            setup->check.threads = (unsigned)a;
-        else if (strcmp(word, "now") == 0)
-            setup->check.now = a;
-        else if (strcmp(word, "fault") == 0 || strcmp(word, "fault-once") == 0)
-            setup->fault = (struct q2_fault_plan){.kind = Q2_FAULT_EIO,
-                                                  .ops = Q2_FAULT_READ,
-                                                  .nth = strcmp(word, "fault") != 0,
-                                                  .permanent = strcmp(word, "fault") == 0,
-                                                  .offset = a,
-                                                  .length = b};
-        else
-            die(folder, line);
-    }
-}
-
 /* ---- checking ---- */
 
 static void
@@ -193,16 +126,16 @@ write_reports(const struct q2_check *check)
     struct q2_report_style style = {.max_lines = 10};
     FILE *text = fopen("actual.txt", "w"), *json = fopen("actual.json", "w");
     if (!text || !json)
-        die("actual.txt", strerror(errno));
+        folder_die("actual.txt", strerror(errno));
     q2_report_human(check, image_name, &style, text);
     fprintf(text, "exit %d\n", (int)q2_check_exit(check));
     if (q2_report_json(check, image_name, true, json, &err) < 0)
-        die("actual.json", err.message);
+        folder_die("actual.json", err.message);
     fclose(text);
     fclose(json);
     /* A new version is no new result. */
     if (system("sed -i /qcow2kit-version/d actual.json") != 0)
-        die("actual.json", "cannot be edited");
+        folder_die("actual.json", "cannot be edited");
 }
 
 /* A check that could not be made: only the message. */
@@ -211,7 +144,7 @@ write_refusal(int rc, const struct q2_error *err)
 {
     FILE *text = fopen("actual.txt", "w"), *json = fopen("actual.json", "w");
     if (!text || !json)
-        die("actual.txt", strerror(errno));
+        folder_die("actual.txt", strerror(errno));
     fprintf(text, "%s\nexit %d\n", err->message,
             rc == Q2_ERR_NOT_QCOW2 ? Q2_EXIT_NOT_SUPPORTED : Q2_EXIT_INCOMPLETE);
     fclose(text);
@@ -219,7 +152,7 @@ write_refusal(int rc, const struct q2_error *err)
 }
 
 static void
-check_image(struct setup *setup)
+check_image(struct folder_options *setup)
 {
     struct q2_error err = {0};
     struct q2_companions *companions = NULL;
@@ -229,7 +162,7 @@ check_image(struct setup *setup)
     if (q2_file_open(image_name, 0, &image, &err) < 0 ||
         (setup->chain && q2_companions_open(image, image_name, false, &companions, &err) < 0) ||
         (setup->fault.kind && q2_file_new_fault(image, &setup->fault, &faulty, &err) < 0))
-        die(image_name, err.message);
+        folder_die(image_name, err.message);
     setup->check.companions = companions;
     int rc = q2_check_run(faulty ? faulty : image, &setup->check, &check, &err);
     if (rc < 0)
@@ -260,17 +193,17 @@ run_case(const char *folder, bool bless)
 {
     char scratch[] = "/tmp/qcow2kit-case-XXXXXX", home[PATH_MAX];
     Q2_AUTOFREE char *path = realpath(folder, NULL);
-    struct setup setup = {.check = {.now = 0}};
+    struct folder_options setup = {.check = {.now = 0}};
     if (!path || !mkdtemp(scratch) || !getcwd(home, sizeof home) || chdir(scratch) < 0)
-        die(folder, strerror(errno));
-    read_options(path, &setup);
+        folder_die(folder, strerror(errno));
+    folder_options(path, &setup);
     build_all(path);
     check_image(&setup);
     bool text = compare(path, "txt", bless), json = compare(path, "json", bless);
     char command[PATH_MAX];
     snprintf(command, sizeof command, "rm -rf %s", scratch);
     if (chdir(home) < 0 || system(command) != 0)
-        die(scratch, "cannot be removed");
+        folder_die(scratch, "cannot be removed");
     return text && json;
 }
 
