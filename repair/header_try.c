@@ -287,17 +287,25 @@ static void
 glance_at_layout(struct glance *g)
 {
     uint32_t length = g->header.header_length;
+    bool data_file = g->header.incompatible_features & Q2_INCOMPATIBLE_DATA_FILE;
     struct q2_extension extension;
-    uint64_t offset = length;
-    if (g->header.version >= 3)
-        judge(g, length == Q2_HEADER_V3_LENGTH || length == Q2_HEADER_KNOWN_LENGTH, ODD);
-    if (!g->header.backing_file_offset || !(g->usable & Q2_USABLE_BACKING_NAME))
-        return;
-    /* The name follows the extensions. */
+    uint64_t offset = length, longer = Q2_HEADER_KNOWN_LENGTH;
     int more;
+    if (g->header.version >= 3) {
+        judge(g, length == Q2_HEADER_V3_LENGTH || length == Q2_HEADER_KNOWN_LENGTH, ODD);
+        /* A short header with an end marker where the long one has its last field, and the
+         * extensions behind that. */
+        if (length == Q2_HEADER_V3_LENGTH && g->trial->area[length] == 0 &&
+            q2_extension_next(g->trial->area, (size_t)g->trial->length, &longer, &extension) > 0)
+            judge(g, false, ODD);
+        judge(g, !data_file || g->extensions.data_file.bytes, ODD);
+    }
     while ((more = q2_extension_next(g->trial->area, (size_t)g->trial->length, &offset,
                                      &extension)) > 0)
         continue;
+    if (!g->header.backing_file_offset || !(g->usable & Q2_USABLE_BACKING_NAME))
+        return;
+    /* The name follows the extensions. */
     judge(g,
           more == 0 &&
               g->header.backing_file_offset == extension.offset + Q2_EXTENSION_HEADER_LENGTH,
