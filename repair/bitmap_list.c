@@ -17,6 +17,61 @@ enum {
     MAX_SEARCHED = 4 << 20, /* bytes of a directory that is looked for elsewhere */
 };
 
+static const enum q2_problem directory_problems[] = {
+    Q2_PROBLEM_EXTENSION_BITMAPS_FIELDS,    Q2_PROBLEM_BITMAP_DIRECTORY_UNALIGNED,
+    Q2_PROBLEM_BITMAP_DIRECTORY_PAST_END,   Q2_PROBLEM_BITMAP_DIRECTORY_SIZE,
+    Q2_PROBLEM_BITMAP_DIRECTORY_UNREADABLE,
+};
+enum { DIRECTORY_PROBLEMS = sizeof directory_problems / sizeof directory_problems[0] };
+
+/* ---- the extension ---- */
+
+struct q2_bitmap_place
+q2_bitmap_place_claimed(const struct q2_scene *scene)
+{
+    const struct q2_extensions *extensions = &scene->check->extensions;
+    return (struct q2_bitmap_place){extensions->bitmap_directory_offset,
+                                    extensions->bitmap_directory_size, extensions->nb_bitmaps};
+}
+
+int
+q2_bitmap_place_write(struct q2_scene *scene, const struct q2_bitmap_place *place,
+                      struct q2_error *err)
+{
+    uint8_t bytes[Q2_EXTENSION_BITMAPS_LENGTH] = {0};
+    q2_store_be32(bytes, place->count);
+    q2_store_be64(bytes + 8, place->size);
+    q2_store_be64(bytes + 16, place->offset);
+    return q2_scene_write(scene, Q2_OWNER_HEADER, scene->check->extensions.bitmaps_at, bytes,
+                          sizeof bytes, err);
+}
+
+bool
+q2_bitmap_directory_is_broken(const struct q2_scene *scene)
+{
+    for (unsigned i = 0; i < DIRECTORY_PROBLEMS; i++)
+        if (q2_scene_count(scene, directory_problems[i]))
+            return true;
+    return false;
+}
+
+void
+q2_bitmap_answer(struct q2_scene *scene, enum q2_problem problem)
+{
+    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
+        const struct q2_finding *finding = q2_check_finding(scene->check, i);
+        if (finding->problem == problem)
+            q2_plan_answer(&scene->plan, problem, finding->host_offset, finding->count);
+    }
+}
+
+void
+q2_bitmap_answer_directory(struct q2_scene *scene)
+{
+    for (unsigned i = 0; i < DIRECTORY_PROBLEMS; i++)
+        q2_bitmap_answer(scene, directory_problems[i]);
+}
+
 /* ---- reading ---- */
 
 static int

@@ -37,6 +37,18 @@ struct q2_bitmap_list {
     uint32_t count, capacity;
 };
 
+/* What the extension of scene->check says, and writing it, within an action. */
+struct q2_bitmap_place q2_bitmap_place_claimed(const struct q2_scene *scene);
+int q2_bitmap_place_write(struct q2_scene *scene, const struct q2_bitmap_place *place,
+                          struct q2_error *err);
+
+/* Whether the check found anything that makes the directory unusable, or that belies its place. */
+bool q2_bitmap_directory_is_broken(const struct q2_scene *scene);
+
+/* Let the action that has begun answer all findings of a problem, or all about the directory. */
+void q2_bitmap_answer(struct q2_scene *scene, enum q2_problem problem);
+void q2_bitmap_answer_directory(struct q2_scene *scene);
+
 /* Read the directory at `place` from the overlay: as many items as fit. Destroy it also if this
  * failed. */
 int q2_bitmap_list_read(struct q2_scene *scene, const struct q2_bitmap_place *place,

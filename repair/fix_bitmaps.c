@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* Persistent bitmaps: first what leads to them is mended, then those that cannot be relied on go,
- * and the rest move together. A bitmap that is marked in use stays: whoever asks for it is told. */
+/* Persistent bitmaps, where what leads to them is right by now (fix_bitmap_directory.c), or is
+ * beyond help. Those that cannot be relied on go, and the rest move together. A bitmap that is
+ * marked in use stays: whoever asks for it is told. */
 
 #include "repair/fix.h"
 
-#include "core/base/endian.h"
 #include "repair/bitmap_list.h"
 #include "repair/header_area.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,66 +19,7 @@ enum {
     BITMAPS_BIT_KEY = 88 * 64 /* as keys of feature bits are in fix_features.c */
 };
 
-static const enum q2_problem directory_problems[] = {
-    Q2_PROBLEM_EXTENSION_BITMAPS_FIELDS,    Q2_PROBLEM_BITMAP_DIRECTORY_UNALIGNED,
-    Q2_PROBLEM_BITMAP_DIRECTORY_PAST_END,   Q2_PROBLEM_BITMAP_DIRECTORY_SIZE,
-    Q2_PROBLEM_BITMAP_DIRECTORY_UNREADABLE,
-};
-enum { DIRECTORY_PROBLEMS = sizeof directory_problems / sizeof directory_problems[0] };
-
-static void
-answer(struct q2_scene *scene, enum q2_problem problem)
-{
-    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
-        const struct q2_finding *finding = q2_check_finding(scene->check, i);
-        if (finding->problem == problem)
-            q2_plan_answer(&scene->plan, problem, finding->host_offset, finding->count);
-    }
-}
-
-static void
-answer_directory(struct q2_scene *scene)
-{
-    for (unsigned i = 0; i < DIRECTORY_PROBLEMS; i++)
-        answer(scene, directory_problems[i]);
-}
-
-static bool
-directory_is_broken(const struct q2_scene *scene)
-{
-    for (unsigned i = 0; i < DIRECTORY_PROBLEMS; i++)
-        if (q2_scene_count(scene, directory_problems[i]))
-            return true;
-    return false;
-}
-
-static struct q2_bitmap_place
-claimed_place(const struct q2_scene *scene)
-{
-    const struct q2_extensions *extensions = &scene->check->extensions;
-    return (struct q2_bitmap_place){extensions->bitmap_directory_offset,
-                                    extensions->bitmap_directory_size, extensions->nb_bitmaps};
-}
-
 /* ---- the extension ---- */
-
-static void
-encode_place(const struct q2_bitmap_place *place, uint8_t *bytes)
-{
-    q2_store_be32(bytes, place->count);
-    q2_store_be32(bytes + 4, 0);
-    q2_store_be64(bytes + 8, place->size);
-    q2_store_be64(bytes + 16, place->offset);
-}
-
-static int
-write_place(struct q2_scene *scene, const struct q2_bitmap_place *place, struct q2_error *err)
-{
-    uint8_t bytes[Q2_EXTENSION_BITMAPS_LENGTH];
-    encode_place(place, bytes);
-    return q2_scene_write(scene, Q2_OWNER_HEADER, scene->check->extensions.bitmaps_at, bytes,
-                          sizeof bytes, err);
-}
 
 /* Take the extension away, and the bit that vouches for it. */
 static int
@@ -102,9 +42,9 @@ remove_all(struct q2_scene *scene, enum q2_problem problem, const char *why, str
     uint64_t at = scene->check->extensions.bitmaps_at;
     bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_REMOVE_BITMAPS, Q2_CERTAIN, at, "%s", why);
     if (problem != Q2_PROBLEM_COUNT)
-        answer(scene, problem);
+        q2_bitmap_answer(scene, problem);
     else
-        answer_directory(scene);
+        q2_bitmap_answer_directory(scene);
     int rc = apply ? remove_extension(scene, err) : 0;
     q2_plan_end(&scene->plan);
     return rc;
@@ -114,7 +54,7 @@ remove_all(struct q2_scene *scene, enum q2_problem problem, const char *why, str
 static int
 name_all(struct q2_scene *scene, char *text, size_t size, struct q2_error *err)
 {
-    struct q2_bitmap_place place = claimed_place(scene);
+    struct q2_bitmap_place place = q2_bitmap_place_claimed(scene);
     struct q2_bitmap_list list;
     int rc = q2_bitmap_list_read(scene, &place, &list, err);
     size_t used = 0;
@@ -146,93 +86,6 @@ remove_stale(struct q2_scene *scene, struct q2_error *err)
     return remove_all(scene, Q2_PROBLEM_EXTENSION_BITMAPS_STALE, why, err);
 }
 
-/* ---- what leads to the directory ---- */
-
-static void
-ignore(void *data, const struct q2_violation *violation)
-{
-    (void)data;
-    (void)violation;
-}
-
-/* Whether the area, as `bytes`, has one whole bitmaps extension, which leads to a sound directory,
- * and ends as it should. */
-static int
-leads_to_bitmaps(struct q2_scene *scene, const struct q2_header_area *area, const uint8_t *bytes,
-                 bool *ret_leads, struct q2_error *err)
-{
-    const struct q2_sink quiet = {.report = ignore};
-    struct q2_extensions extensions;
-    struct q2_extension extension;
-    struct q2_bitmap_place found;
-    uint64_t offset = area->header.header_length;
-    size_t end = q2_extension_area(&area->header, area->usable, area->length);
-    while (q2_extension_next(bytes, end, &offset, &extension) > 0) {
-    }
-    *ret_leads = false;
-    if (extension.type != Q2_EXTENSION_END || extension.length)
-        return 0;
-    q2_extensions_decode(&area->header, area->usable, bytes, area->length, &quiet, &extensions);
-    struct q2_bitmap_place place = {extensions.bitmap_directory_offset,
-                                    extensions.bitmap_directory_size, extensions.nb_bitmaps};
-    if (!extensions.has_bitmaps)
-        return 0;
-    int rc = q2_bitmap_place_find(scene, &place, ret_leads, &found, err);
-    *ret_leads = *ret_leads && found.offset == place.offset && found.size == place.size &&
-                 found.count == place.count;
-    return rc;
-}
-
-/* Try another type or length, a word of the header area. */
-static int
-try_word(struct q2_scene *scene, struct q2_header_area *area, uint64_t at, uint32_t value,
-         const char *evidence, enum q2_problem problem, bool *ret_fits, struct q2_error *err)
-{
-    uint8_t word[4];
-    memcpy(word, area->bytes + at, sizeof word);
-    q2_store_be32(area->bytes + at, value);
-    int rc = leads_to_bitmaps(scene, area, area->bytes, ret_fits, err);
-    if (rc == 0 && *ret_fits) {
-        if (q2_plan_begin(&scene->plan, Q2_ACTION_MEND_EXTENSIONS, Q2_CERTAIN, at, "%s", evidence))
-            rc = q2_scene_write(scene, Q2_OWNER_HEADER, at, area->bytes + at, sizeof word, err);
-        answer(scene, problem);
-        q2_plan_end(&scene->plan);
-    }
-    memcpy(area->bytes + at, word, sizeof word);
-    return rc;
-}
-
-/* Where an extension's type, or its length, is all that keeps it from leading to bitmaps, that is
- * what is damaged. */
-static int
-mend_extension(struct q2_scene *scene, enum q2_problem problem, bool *ret_mended,
-               struct q2_error *err)
-{
-    struct q2_header_area area;
-    int rc = q2_header_area_read(scene, &area, err);
-    if (rc < 0)
-        return rc;
-    *ret_mended = false;
-    for (uint32_t i = 0; i < area.count && rc == 0 && !*ret_mended; i++) {
-        const struct q2_header_part *part = &area.parts[i];
-        uint64_t at = (uint64_t)(part->data - area.bytes) - Q2_EXTENSION_HEADER_LENGTH;
-        bool is_type = part->type == Q2_EXTENSION_BITMAPS;
-        if (is_type && part->length != Q2_EXTENSION_BITMAPS_LENGTH)
-            rc = try_word(scene, &area, at + 4, Q2_EXTENSION_BITMAPS_LENGTH,
-                          "with the length that a bitmaps extension has, it leads to a sound "
-                          "directory of bitmaps",
-                          problem, ret_mended, err);
-        else if (!is_type && part->length == Q2_EXTENSION_BITMAPS_LENGTH &&
-                 __builtin_popcount(part->type ^ Q2_EXTENSION_BITMAPS) == 1)
-            rc = try_word(scene, &area, at, Q2_EXTENSION_BITMAPS,
-                          "one bit away from the type of a bitmaps extension, and it leads to a "
-                          "sound directory of bitmaps",
-                          problem, ret_mended, err);
-    }
-    q2_header_area_destroy(&area);
-    return rc;
-}
-
 /* The bit vouches for an extension that is not there. */
 static int
 clear_bit(struct q2_scene *scene, struct q2_error *err)
@@ -241,33 +94,10 @@ clear_bit(struct q2_scene *scene, struct q2_error *err)
     int rc = 0;
     bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_MEND_FEATURES, Q2_CERTAIN, BITMAPS_BIT_KEY,
                                "the image has no bitmaps extension for the bit to vouch for");
-    answer(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING);
+    q2_bitmap_answer(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING);
     if (apply)
         rc = q2_scene_write64(scene, Q2_OWNER_HEADER, AUTOCLEAR_AT,
                               bits & ~(uint64_t)Q2_AUTOCLEAR_BITMAPS, err);
-    q2_plan_end(&scene->plan);
-    return rc;
-}
-
-static int
-mend_directory(struct q2_scene *scene, struct q2_error *err)
-{
-    struct q2_bitmap_place claimed = claimed_place(scene), place;
-    bool found;
-    int rc = q2_bitmap_place_find(scene, &claimed, &found, &place, err);
-    if (rc < 0)
-        return rc;
-    if (!found)
-        return remove_all(scene, Q2_PROBLEM_COUNT,
-                          "the bitmap directory is broken, and no other reading of what the "
-                          "extension says leads to a sound one",
-                          err);
-    if (q2_plan_begin(&scene->plan, Q2_ACTION_MEND_BITMAP, Q2_CERTAIN,
-                      scene->check->extensions.bitmaps_at,
-                      "%" PRIu32 " sound bitmaps fill %" PRIu64 " bytes of directory at 0x%" PRIx64,
-                      place.count, place.size, place.offset))
-        rc = write_place(scene, &place, err);
-    answer_directory(scene);
     q2_plan_end(&scene->plan);
     return rc;
 }
@@ -383,7 +213,7 @@ write_list(struct q2_bitmap_list *list, struct q2_error *err)
     }
     int rc = q2_scene_write(scene, Q2_OWNER_BITMAP_DIRECTORY, place.offset, list->bytes,
                             (size_t)place.size, err);
-    return rc < 0 || place.count == list->count ? rc : write_place(scene, &place, err);
+    return rc < 0 || place.count == list->count ? rc : q2_bitmap_place_write(scene, &place, err);
 }
 
 static int
@@ -405,7 +235,7 @@ finish(struct q2_bitmap_list *list, struct q2_error *err)
 static int
 remove_spoilt(struct q2_scene *scene, struct q2_error *err)
 {
-    struct q2_bitmap_place place = claimed_place(scene);
+    struct q2_bitmap_place place = q2_bitmap_place_claimed(scene);
     struct q2_bitmap_list list;
     bool changed = false;
     int rc = q2_bitmap_list_read(scene, &place, &list, err);
@@ -419,50 +249,26 @@ remove_spoilt(struct q2_scene *scene, struct q2_error *err)
 
 /* ---- the whole ---- */
 
-/* What leads to the bitmaps. *ret_done: there are none now, or what is wrong has to stay. */
-static int
-fix_way(struct q2_scene *scene, bool *ret_done, struct q2_error *err)
-{
-    bool mended = false;
-    int rc = 0;
-    *ret_done = true;
-    if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH)) {
-        rc = mend_extension(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH, &mended, err);
-        if (rc == 0 && !mended)
-            return remove_all(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH,
-                              "the bitmaps extension has a wrong length, and with the right one it "
-                              "leads to no bitmaps",
-                              err);
-    } else if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING)) {
-        rc = mend_extension(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING, &mended, err);
-        if (rc == 0 && !mended)
-            return clear_bit(scene, err);
-    }
-    if (rc == 0)
-        rc = q2_scene_recheck(scene, err);
-    if (rc < 0 || !scene->check || !scene->check->extensions.has_bitmaps)
-        return rc;
-    if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_STALE))
-        return remove_stale(scene, err);
-    if (directory_is_broken(scene))
-        rc = mend_directory(scene, err);
-    if (rc == 0)
-        rc = q2_scene_recheck(scene, err);
-    *ret_done = rc < 0 || !scene->check || !scene->check->extensions.has_bitmaps ||
-                directory_is_broken(scene);
-    return rc;
-}
-
 int
 q2_fix_bitmaps(struct q2_scene *scene, struct q2_error *err)
 {
-    const struct q2_check *check = scene->check;
-    bool done;
-    if (!(check->usable & Q2_USABLE_EXTENSIONS) ||
-        (!check->extensions.has_bitmaps &&
-         !q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH) &&
-         !q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING)))
+    if (!(scene->check->usable & Q2_USABLE_EXTENSIONS))
         return 0;
-    int rc = fix_way(scene, &done, err);
-    return rc < 0 || done ? rc : remove_spoilt(scene, err);
+    if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH))
+        return remove_all(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH,
+                          "the bitmaps extension has a wrong length, and with the right one it "
+                          "leads to no sound directory",
+                          err);
+    if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING))
+        return clear_bit(scene, err);
+    if (!scene->check->extensions.has_bitmaps)
+        return 0;
+    if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_STALE))
+        return remove_stale(scene, err);
+    if (q2_bitmap_directory_is_broken(scene))
+        return remove_all(scene, Q2_PROBLEM_COUNT,
+                          "the bitmap directory is broken, and no other reading of what the "
+                          "extension says leads to a sound one",
+                          err);
+    return remove_spoilt(scene, err);
 }
