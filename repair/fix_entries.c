@@ -240,8 +240,9 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
          !choose_between(mender, ret_decision)))
         return false;
     /* Of two that share a cluster each is one bit away from what is lost: the neighbours decide,
-     * those of the one or those of the other. */
-    bool decided = agrees(mender, ret_decision->match.cluster) || another_fits(mender, now);
+     * those of the one or those of the other. What decodes to exactly a cluster decides too. */
+    bool decided = agrees(mender, ret_decision->match.cluster) || another_fits(mender, now) ||
+                   (mender->near.count == 1 && ret_decision->match.exact);
     if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !decided)
         ret_decision->confidence = Q2_GUESS;
     ret_decision->change = Q2_CHANGE_REPLACED;

@@ -207,7 +207,7 @@ flip_all(const char *text, unsigned percent)
 {
     struct subject *subject = subject_of(text);
     struct tally tally = {0};
-    size_t step = subject->count / 6 + 1;
+    size_t step = subject->count / 3 + 1;
     for (size_t i = 0; i < subject->count; i += step)
         for (unsigned bit = 0; bit < 64; bit++)
             flip(subject, &subject->entries[i], bit, &tally);
