@@ -125,6 +125,48 @@ q2_entries_sharers(const struct q2_entries *entries, uint64_t cluster, uint64_t 
     return entries->sharers + low;
 }
 
+/* The clusters of a suspect; false: none. */
+static bool
+clusters_of(const struct q2_entries *entries, const struct q2_suspect *suspect, uint64_t *ret_first,
+            uint64_t *ret_end)
+{
+    uint64_t count;
+    if (!q2_entry_clusters(&entries->survey->scene->check->geometry, suspect->entry.raw, ret_first,
+                           &count))
+        return false;
+    *ret_end = *ret_first + count;
+    return true;
+}
+
+bool
+q2_entries_still_shared(const struct q2_entries *entries, const struct q2_suspect *suspect)
+{
+    uint64_t cluster, end, count;
+    if (!clusters_of(entries, suspect, &cluster, &end))
+        return false;
+    for (; cluster < end; cluster++) {
+        const struct q2_sharer *sharers = q2_entries_sharers(entries, cluster, &count);
+        for (uint64_t i = 0; i < count; i++)
+            if (!sharers[i].gone && sharers[i].guest != suspect->guest)
+                return true;
+    }
+    return false;
+}
+
+static void
+stop_sharing(struct q2_entries *entries, const struct q2_suspect *suspect)
+{
+    uint64_t cluster, end, count;
+    if (!(suspect->why & Q2_SUSPECT_SHARED) || !clusters_of(entries, suspect, &cluster, &end))
+        return;
+    for (; cluster < end; cluster++) {
+        const struct q2_sharer *found = q2_entries_sharers(entries, cluster, &count);
+        struct q2_sharer *sharers = entries->sharers + (found - entries->sharers);
+        for (uint64_t i = 0; i < count; i++)
+            sharers[i].gone |= entries->survey->suspects[sharers[i].suspect].at == suspect->at;
+    }
+}
+
 /* ---- other maps at the same place ---- */
 
 static int
@@ -339,7 +381,7 @@ q2_entries_settle(struct q2_entries *entries, const struct q2_suspect *suspect,
 {
     const struct q2_geometry *geometry = &entries->survey->scene->check->geometry;
     uint64_t first, count;
-    (void)suspect;
+    stop_sharing(entries, suspect);
     q2_match_take(&entries->matcher, match);
     q2_table_view_forget(&entries->view);
     if (!q2_entry_clusters(geometry, match->raw, &first, &count))

@@ -16,6 +16,7 @@ struct q2_sharer {
     uint64_t guest; /* bytes */
     uint64_t suspect;
     bool fits; /* the cluster is where the neighbours of the entry say */
+    bool gone; /* the entry leads elsewhere now */
 };
 
 struct q2_entries {
@@ -38,6 +39,9 @@ void q2_entries_destroy(struct q2_entries *entries);
 /* Those that share a cluster with others: *ret_count from the result on. */
 const struct q2_sharer *q2_entries_sharers(const struct q2_entries *entries, uint64_t cluster,
                                            uint64_t *ret_count);
+
+/* Whether the cluster of a suspect is still shared, by what was found so far. */
+bool q2_entries_still_shared(const struct q2_entries *entries, const struct q2_suspect *suspect);
 
 /* The cluster that another map has at the same guest offset, if it is counted more often than it is
  * referred to: what this entry may have led to as well. 0: there is none, or several. */

@@ -233,7 +233,10 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
     const struct q2_geometry *geometry = geometry_of(mender);
     uint64_t now = q2_entry_offset(suspect->entry.raw) >> geometry->cluster_bits;
     bool standard = !(suspect->entry.raw & Q2_ENTRY_COMPRESSED);
-    if (standard && agrees(mender, now))
+    if (standard ? agrees(mender, now)
+                 : q2_matcher_decodes(&mender->entries->matcher, suspect->entry.raw, NULL))
+        return false;
+    if (suspect->why == Q2_SUSPECT_SHARED && !q2_entries_still_shared(mender->entries, suspect))
         return false;
     if (!choose_near(mender, ret_decision) &&
         (suspect->why == Q2_SUSPECT_FREE || !neighbours_meet(mender) ||
