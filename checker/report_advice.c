@@ -11,12 +11,11 @@ struct situation {
     bool damaged; /* corruption, or something that could not be checked */
     bool leaks;
     bool salvage;             /* something that can only be copied around */
-    bool opens;               /* other software still opens the image */
     enum q2_problem to_learn; /* the worst problem */
 };
 
 static bool
-needs_copy(const struct situation *now)
+needs_repair(const struct situation *now)
 {
     return now->damaged;
 }
@@ -30,7 +29,7 @@ only_leaks(const struct situation *now)
 static bool
 needs_salvage(const struct situation *now)
 {
-    return now->salvage && now->opens;
+    return now->salvage;
 }
 
 static bool
@@ -47,10 +46,12 @@ static const struct {
     const char *after;
     const char *why;
 } advice[] = {
-    {needs_copy, "cp --sparse=always ", IMAGE, " copy.qcow2",
-     "keeps the evidence: `qemu-img check -r` may free what it takes for leaked"},
-    {only_leaks, "qemu-img check -r leaks ", IMAGE, "", "gives the space back"},
-    {needs_salvage, "qemu-img convert --salvage -O qcow2 ", IMAGE, " salvaged.qcow2",
+    {needs_repair, "qcow2-repair --dry-run ", IMAGE, "",
+     "says what a repair would do, and why; it writes nothing"},
+    {needs_repair, "qcow2-repair ", IMAGE, "",
+     "does it, and keeps what undoes it; `qemu-img check -r` may destroy what is lost"},
+    {only_leaks, "qcow2-repair --leaks ", IMAGE, "", "gives the space back, and can be undone"},
+    {needs_salvage, "qcow2-repair --format=qcow2 --salvage=salvaged.qcow2 ", IMAGE, "",
      "copies what is readable to a new image"},
     {always, "qcow2-check --explain ", PROBLEM, "",
      "says more about a problem; so for each of the ids above"},
@@ -66,8 +67,7 @@ static struct situation
 look(const struct q2_check *check)
 {
     const struct q2_check_counts *counts = q2_check_counts(check);
-    struct situation now = {.opens = true,
-                            .damaged = counts->corruptions || counts->check_errors,
+    struct situation now = {.damaged = counts->corruptions || counts->check_errors,
                             .leaks = counts->leaks};
     for (int i = 0; i < Q2_PROBLEM_COUNT; i++) {
         enum q2_problem problem = (enum q2_problem)i;
@@ -78,7 +78,6 @@ look(const struct q2_check *check)
             now.to_learn = problem;
         now.any = true;
         now.salvage |= entry->repair == Q2_REPAIR_SALVAGE;
-        now.opens &= entry->impact != Q2_IMPACT_CANNOT_OPEN;
     }
     return now;
 }

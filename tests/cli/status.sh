@@ -22,11 +22,11 @@ run 2 damaged.qcow2
 out_has "l2-entry-past-end"
 out_has "guest 64K-128K (active)"
 out_has "What this means:"
-out_has "cp --sparse=always damaged.qcow2"
+out_has "qcow2-repair --dry-run damaged.qcow2"
 run 3 leaky.qcow2
 out_has "3 leaks"
 out_has "Guest data is not affected"
-out_has "qemu-img check -r leaks leaky.qcow2"
+out_has "qcow2-repair --leaks leaky.qcow2"
 run 63 other.txt
 err_has "qcow2-check: other.txt: "
 out_is_empty
@@ -89,4 +89,4 @@ run 1 $'missing\e[2J'
 ! grep -q $'\e' err || fail "a control character got through"
 cp damaged.qcow2 -- -dash.qcow2
 run 2 -- -dash.qcow2
-out_has "cp --sparse=always ./-dash.qcow2"
+out_has "qcow2-repair --dry-run ./-dash.qcow2"
