@@ -49,7 +49,7 @@ static const struct {
     {needs_repair, "qcow2-repair --dry-run ", IMAGE, "",
      "says what a repair would do, and why; it writes nothing"},
     {needs_repair, "qcow2-repair ", IMAGE, "",
-     "does it, and keeps what undoes it; `qemu-img check -r` may destroy what is lost"},
+     "does it so that it can be undone; `qemu-img check -r` may lose data"},
     {only_leaks, "qcow2-repair --leaks ", IMAGE, "", "gives the space back, and can be undone"},
     {needs_salvage, "qcow2-repair --format=qcow2 --salvage=salvaged.qcow2 ", IMAGE, "",
      "copies what is readable to a new image"},
