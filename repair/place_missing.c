@@ -5,17 +5,18 @@
  * referred to, and so is all that it maps, and another map has nothing in that slot.
  *
  * A snapshot that was made before the table came into being has nothing there either, and rightly
- * so; only maps that are younger than the first one that has the table can have lost it. And an L1
- * table that a crash or a deleted snapshot left behind accounts for missing references too. */
+ * so: what is missing is missing from the youngest maps first. And an L1 table that a crash or a
+ * deleted snapshot left behind accounts for missing references too. */
 
 #include "core/base/checked.h"
 #include "repair/place.h"
 
 /* How a slot's table spreads over the maps. */
 struct spread {
-    uint64_t table; /* host offset, bytes */
-    uint32_t open;  /* maps younger than the first that has it, with nothing there */
-    uint32_t first_open;
+    uint64_t table;   /* host offset, bytes */
+    uint64_t oldest;  /* age of the first map that has it */
+    uint64_t younger; /* maps after that with nothing there */
+    uint64_t older;   /* and before */
 };
 
 /* The position of a map in time: snapshots are listed in the order in which they were made. */
@@ -23,6 +24,13 @@ static uint64_t
 age(uint32_t map)
 {
     return map == 0 ? UINT64_MAX : map;
+}
+
+/* The maps from the youngest to the oldest. */
+static uint32_t
+by_age(const struct q2_slots *slots, uint32_t turn)
+{
+    return turn == 0 ? 0 : (uint32_t)slots->map_count - turn;
 }
 
 static bool
@@ -35,16 +43,14 @@ has_table(const struct q2_slot_map *map, uint64_t slot, uint64_t table)
 static struct spread
 spread_of(const struct q2_slots *slots, uint64_t slot, uint64_t table)
 {
-    struct spread spread = {.table = table};
-    uint64_t oldest = UINT64_MAX;
+    struct spread spread = {.table = table, .oldest = UINT64_MAX};
     for (uint32_t m = 0; m < slots->map_count; m++)
         if (has_table(&slots->maps[m], slot, table))
-            oldest = q2_min(oldest, age(m));
+            spread.oldest = q2_min(spread.oldest, age(m));
     for (uint32_t m = 0; m < slots->map_count; m++) {
-        if (!q2_slot_open(&slots->maps[m], slot) || age(m) < oldest)
-            continue;
-        if (spread.open++ == 0)
-            spread.first_open = m;
+        bool open = q2_slot_open(&slots->maps[m], slot);
+        spread.younger += open && age(m) > spread.oldest;
+        spread.older += open && age(m) < spread.oldest;
     }
     return spread;
 }
@@ -64,6 +70,30 @@ is_explained(const struct q2_carving *carving, uint64_t slot, uint64_t table)
     return false;
 }
 
+/* Whether all refcounts are in one block, and so of one moment. */
+static bool
+has_one_block(const struct q2_check *check)
+{
+    uint64_t blocks = 0;
+    for (uint64_t i = 0; i < check->refcount_entries && blocks < 2; i++)
+        blocks += q2_refcount_block(check, i) != 0;
+    return blocks == 1;
+}
+
+static enum q2_confidence
+trust(const struct q2_placing *placing, const struct spread *spread, uint64_t missing,
+      const struct q2_table_facts *facts)
+{
+    if (spread->younger > missing)
+        return Q2_GUESS;
+    if (facts->room < facts->look.mapped)
+        return Q2_LIKELY;
+    /* What was there once stays, so that older maps lost it only after all younger ones have it. */
+    bool counted = has_one_block(placing->slots->scene->check);
+    return spread->younger == missing || counted ? Q2_CERTAIN : Q2_LIKELY;
+}
+
+/* Give the table to the youngest maps that lack it. */
 static int
 place_in_all(struct q2_placing *placing, const struct spread *spread, uint64_t slot,
              uint64_t missing, struct q2_error *err)
@@ -73,13 +103,13 @@ place_in_all(struct q2_placing *placing, const struct spread *spread, uint64_t s
     int rc = q2_table_facts(placing->carving, spread->table, &facts, err);
     if (rc < 0)
         return rc;
-    enum q2_confidence confidence = Q2_CERTAIN;
-    if (facts.room < facts.look.mapped)
-        confidence = Q2_LIKELY;
-    if (spread->open != missing)
-        confidence = Q2_GUESS;
-    for (uint32_t m = spread->first_open; m < slots->map_count && missing && rc == 0; m++) {
-        if (!q2_slot_open(&slots->maps[m], slot) || !q2_table_fits(placing, &facts, m, slot))
+    enum q2_confidence confidence = trust(placing, spread, missing, &facts);
+    for (uint32_t turn = 0; turn < slots->map_count && missing && rc == 0; turn++) {
+        uint32_t m = by_age(slots, turn);
+        if (!q2_slot_open(&slots->maps[m], slot))
+            continue;
+        missing--;
+        if (!q2_table_fits(placing, &facts, m, slot))
             continue;
         const struct q2_placement placement = {
             .map = m,
@@ -88,7 +118,6 @@ place_in_all(struct q2_placing *placing, const struct spread *spread, uint64_t s
             .confidence = confidence,
             .why = "another map has it in this slot, and refcounts count one reference more"};
         rc = q2_place(placing, &placement, err);
-        missing--;
     }
     return rc;
 }
@@ -111,7 +140,7 @@ look_at_slot(struct q2_placing *placing, uint64_t slot, struct q2_error *err)
             continue;
         done = table;
         struct spread spread = spread_of(slots, slot, table);
-        if (spread.open == 0 || is_explained(placing->carving, slot, table))
+        if (spread.younger + spread.older == 0 || is_explained(placing->carving, slot, table))
             continue;
         int rc = place_in_all(placing, &spread, slot, refcount - references, err);
         if (rc < 0)

@@ -29,8 +29,39 @@ q2_slots_references(const struct q2_slots *slots, uint64_t cluster)
 
 /* ---- states ---- */
 
+/* Whether several slots lead to a table. */
 static bool
-is_suspect(const struct q2_survey *survey, uint64_t at)
+has_two_slots(const struct q2_survey *survey, uint64_t table)
+{
+    uint64_t low = 0, high = survey->reference_count;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (survey->references[middle].table < table)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    uint32_t slot = low < survey->reference_count ? survey->references[low].slot : 0;
+    for (; low < survey->reference_count && survey->references[low].table == table; low++)
+        if (survey->references[low].slot != slot)
+            return true;
+    return false;
+}
+
+/* Whether what shares a table with an entry is to blame, rather than the entry: it is no other
+ * entry, and the table is one. */
+static bool
+is_victim(struct q2_survey *survey, const struct q2_suspect *suspect)
+{
+    struct q2_table_look look;
+    uint64_t offset = q2_entry_offset(suspect->entry.raw);
+    return suspect->why == Q2_SUSPECT_SHARED &&
+           !has_two_slots(survey, offset >> survey->scene->check->geometry.cluster_bits) &&
+           q2_survey_look(survey, offset, &look, NULL) == 0 && look.mapped > 0;
+}
+
+static bool
+is_suspect(struct q2_survey *survey, uint64_t at)
 {
     uint64_t low = 0, high = survey->suspect_count;
     while (low < high) {
@@ -41,7 +72,7 @@ is_suspect(const struct q2_survey *survey, uint64_t at)
             high = middle;
     }
     for (; low < survey->suspect_count && survey->suspects[low].at == at; low++)
-        if (survey->suspects[low].is_l1)
+        if (survey->suspects[low].is_l1 && !is_victim(survey, &survey->suspects[low]))
             return true;
     return false;
 }
