@@ -144,7 +144,7 @@ shuffled(unsigned count, uint64_t random)
 static bool
 run_cases(struct bench *bench)
 {
-    unsigned running = 0, *order = shuffled(bench->count);
+    unsigned running = 0, *order = shuffled(bench->count, bench->only_seed);
     time_t end = time(NULL) + bench->time;
     for (unsigned i = 0; order && i < bench->count; i++) {
         if (running == bench->jobs)
