@@ -101,6 +101,63 @@ consider_field(struct repairing *r, size_t at, uint32_t value)
     consider(r, bytes);
 }
 
+/* Whether nothing in the file can tell what a byte should be: keys follow from them. */
+static bool
+is_secret(size_t at)
+{
+    if (at < Q2_LUKS_AT_SLOTS)
+        return at >= Q2_LUKS_AT_DIGEST;
+    size_t field = (at - Q2_LUKS_AT_SLOTS) % Q2_LUKS_SLOT_LENGTH;
+    return field >= Q2_LUKS_SLOT_AT_ITERATIONS && field < Q2_LUKS_SLOT_AT_MATERIAL;
+}
+
+/* Everything that follows from the length of the keys, at once. */
+static void
+consider_layout(struct repairing *r, const struct q2_luks_header *header)
+{
+    uint8_t bytes[Q2_LUKS_HEADER_LENGTH];
+    memcpy(bytes, r->bytes, sizeof bytes);
+    q2_store_be32(bytes + Q2_LUKS_AT_PAYLOAD, slot_material(header, Q2_LUKS_SLOTS));
+    for (unsigned i = 0; i < Q2_LUKS_SLOTS; i++) {
+        uint8_t *slot = bytes + Q2_LUKS_AT_SLOTS + i * Q2_LUKS_SLOT_LENGTH;
+        q2_store_be32(slot + Q2_LUKS_SLOT_AT_STRIPES, Q2_LUKS_STRIPES);
+        q2_store_be32(slot + Q2_LUKS_SLOT_AT_MATERIAL, slot_material(header, i));
+    }
+    consider(r, bytes);
+}
+
+/* The names that software chooses, where at most a character is wrong. */
+static void
+consider_names(struct repairing *r)
+{
+    static const struct {
+        size_t at;
+        const char *name;
+    } names[] = {
+        {Q2_LUKS_AT_CIPHER_NAME, "aes"},
+        {Q2_LUKS_AT_CIPHER_NAME, "serpent"},
+        {Q2_LUKS_AT_CIPHER_NAME, "twofish"},
+        {Q2_LUKS_AT_CIPHER_MODE, "xts-plain64"},
+        {Q2_LUKS_AT_CIPHER_MODE, "cbc-plain64"},
+        {Q2_LUKS_AT_CIPHER_MODE, "cbc-essiv:sha256"},
+        {Q2_LUKS_AT_HASH, "sha256"},
+        {Q2_LUKS_AT_HASH, "sha1"},
+        {Q2_LUKS_AT_HASH, "sha512"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char field[Q2_LUKS_NAME_LENGTH] = {0};
+        uint8_t bytes[Q2_LUKS_HEADER_LENGTH];
+        unsigned wrong = 0;
+        memcpy(field, names[i].name, strlen(names[i].name));
+        memcpy(bytes, r->bytes, sizeof bytes);
+        for (size_t at = 0; at < sizeof field; at++)
+            wrong += bytes[names[i].at + at] != (uint8_t)field[at];
+        memcpy(bytes + names[i].at, field, sizeof field);
+        if (wrong == 1)
+            consider(r, bytes);
+    }
+}
+
 static void
 consider_all(struct repairing *r)
 {
@@ -109,6 +166,8 @@ consider_all(struct repairing *r)
     struct q2_error ignored;
     memcpy(bytes, r->bytes, sizeof bytes);
     for (size_t bit = 0; bit < sizeof bytes * 8; bit++) {
+        if (is_secret(bit / 8))
+            continue;
         bytes[bit / 8] ^= (uint8_t)(1U << bit % 8);
         consider(r, bytes);
         bytes[bit / 8] ^= (uint8_t)(1U << bit % 8);
@@ -119,11 +178,22 @@ consider_all(struct repairing *r)
     consider(r, bytes);
     if (q2_luks_decode(r->bytes, sizeof r->bytes, &header, &ignored) < 0)
         return;
+    static const uint8_t key_bytes[] = {16, 24, 32, 48, 64};
+    for (size_t i = 0; i < sizeof key_bytes; i++)
+        consider_field(r, Q2_LUKS_AT_KEY_BYTES, key_bytes[i]);
+    consider_names(r);
+    consider_layout(r, &header);
     consider_field(r, Q2_LUKS_AT_PAYLOAD, slot_material(&header, Q2_LUKS_SLOTS));
     for (unsigned i = 0; i < Q2_LUKS_SLOTS; i++) {
         size_t at = Q2_LUKS_AT_SLOTS + i * Q2_LUKS_SLOT_LENGTH;
         consider_field(r, at + Q2_LUKS_SLOT_AT_STRIPES, Q2_LUKS_STRIPES);
         consider_field(r, at + Q2_LUKS_SLOT_AT_MATERIAL, slot_material(&header, i));
+        /* A slot that is not used has no iterations. */
+        if (header.slots[i].state != Q2_LUKS_SLOT_ENABLED &&
+            header.slots[i].state != Q2_LUKS_SLOT_DISABLED)
+            consider_field(r, at,
+                           header.slots[i].iterations ? Q2_LUKS_SLOT_ENABLED
+                                                      : Q2_LUKS_SLOT_DISABLED);
     }
 }
 

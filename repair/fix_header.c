@@ -41,7 +41,6 @@ is_suspect(const struct q2_scene *scene)
            q2_scene_count(scene, Q2_PROBLEM_EXTENSION_DATA_FILE_UNUSED) ||
            q2_scene_count(scene, Q2_PROBLEM_EXTENSION_NO_END) ||
            q2_scene_count(scene, Q2_PROBLEM_EXTENSION_FEATURE_TABLE) ||
-           q2_scene_count(scene, Q2_PROBLEM_HEADER_UNKNOWN_FIELDS) ||
            q2_scene_count(scene, Q2_PROBLEM_EXTENSION_UNKNOWN) ||
            q2_header_in_disguise(check->area, check->area_length);
 }
@@ -148,6 +147,27 @@ begin(struct q2_scene *scene, const struct q2_trial *trial, const struct q2_cand
                          before);
 }
 
+/* Whether nothing else may be mended as long as the header is not. Refcounts can be made anew in
+ * any case, and what is only odd does no harm. */
+static bool
+must_stop(const struct q2_scene *scene, const struct q2_trial *trial,
+          const struct q2_candidate *candidate)
+{
+    struct q2_header old, new;
+    q2_header_decode(trial->area, (size_t)trial->length, &old);
+    q2_header_decode(candidate->bytes, sizeof candidate->bytes, &new);
+    if (memcmp(candidate->bytes, trial->area, sizeof candidate->bytes) == 0)
+        return false; /* an extension */
+    bool refcounts = old.refcount_table_offset != new.refcount_table_offset ||
+                     old.refcount_table_clusters != new.refcount_table_clusters;
+    new.refcount_table_offset = old.refcount_table_offset;
+    new.refcount_table_clusters = old.refcount_table_clusters;
+    if (refcounts && memcmp(&old, &new, sizeof old) == 0)
+        return false;
+    return !scene->check || scene->check->counts.corruptions || scene->check->counts.check_errors ||
+           scene->check->counts.leaks;
+}
+
 static int
 carry_out(struct q2_scene *scene, struct q2_trial *trial, struct q2_candidate *candidate,
           uint64_t faults_before, enum q2_confidence confidence, struct q2_error *err)
@@ -163,7 +183,7 @@ carry_out(struct q2_scene *scene, struct q2_trial *trial, struct q2_candidate *c
     if (permitted)
         rc = write_candidate(scene, trial, candidate, err);
     else
-        scene->stop = true;
+        scene->stop = must_stop(scene, trial, candidate);
     q2_plan_end(&scene->plan);
     return rc;
 }
@@ -176,13 +196,15 @@ is_convincing(const struct q2_candidate *base, const struct q2_candidate *best,
               enum q2_confidence *confidence)
 {
     struct q2_header old, new;
-    if (base->header_bad)
-        return true;
     if (best->faults == 0)
         return true;
     /* Other damage may well hide from a header that says less. */
     q2_header_decode(base->bytes, sizeof base->bytes, &old);
     q2_header_decode(best->bytes, sizeof best->bytes, &new);
+    if (old.crypt_method == Q2_CRYPT_LUKS && new.crypt_method != Q2_CRYPT_LUKS)
+        return false;
+    if (base->header_bad)
+        return true;
     bool less =
         new.nb_snapshots < old.nb_snapshots || new.size < old.size || new.l1_size < old.l1_size;
     if (less || best->bad || best->faults > base->faults / CONVINCING)
@@ -198,6 +220,7 @@ search_close(struct q2_trial *trial, struct q2_candidate *ret_best, bool *ret_fo
              enum q2_confidence *ret_confidence, uint64_t *ret_faults, struct q2_error *err)
 {
     struct q2_candidate best;
+    bool unsure = false;
     *ret_found = false;
     *ret_confidence = Q2_CERTAIN;
     q2_trial_identity(trial, &best);
@@ -214,8 +237,9 @@ search_close(struct q2_trial *trial, struct q2_candidate *ret_best, bool *ret_fo
             break;
         if (round == 0)
             *ret_faults = search.base.faults;
-        if (confidence > *ret_confidence)
-            *ret_confidence = confidence;
+        /* Halfway, nothing is clear but that it is better. */
+        unsure |= confidence == Q2_GUESS;
+        *ret_confidence = unsure ? Q2_GUESS : confidence;
         *ret_best = best;
         *ret_found = true;
         if (best.faults == 0 || (!best.header_bad && best.bad == 0))
@@ -269,8 +293,8 @@ mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
         return rc;
     if (!(usable & Q2_USABLE_GEOMETRY))
         return q2_header_rebuild(scene, trial, NULL, false, err);
-    if (!(usable & Q2_USABLE_L1))
-        return q2_header_rebuild(scene, trial, &best, false, err);
+    if (!(usable & Q2_USABLE_L1) || !(usable & Q2_USABLE_SNAPSHOTS))
+        return q2_header_rebuild(scene, trial, &best, usable & Q2_USABLE_L1, err);
     if (found)
         return carry_out(scene, trial, &best, faults, confidence, err);
     if (q2_scene_count(scene, Q2_PROBLEM_ORPHAN_L1_TABLE))

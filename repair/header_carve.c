@@ -332,6 +332,20 @@ offer_snapshots(struct q2_carving *carving, struct q2_header *header)
     }
 }
 
+/* Each snapshot table, for a header that only lacks that. */
+static void
+offer_known_snapshots(struct q2_carving *carving, struct q2_header *header)
+{
+    for (unsigned i = 0; i < carving->sightings.snapshot_count; i++) {
+        uint64_t at = carving->sightings.snapshots[i], disk_size;
+        bool is_short;
+        header->snapshots_offset = at;
+        header->nb_snapshots = count_snapshots(carving, at, &disk_size, &is_short);
+        if (header->nb_snapshots && (at & (carving->geometry.cluster_size - 1)) == 0)
+            offer(carving, header);
+    }
+}
+
 static void
 offer_all(struct q2_carving *carving, bool extended)
 {
@@ -349,7 +363,10 @@ offer_all(struct q2_carving *carving, bool extended)
             header.crypt_method = Q2_CRYPT_LUKS;
     if (carving->has_known) {
         header = carving->known;
-        offer_tables(carving, &header, 0);
+        if (carving->lost_snapshots)
+            offer_known_snapshots(carving, &header);
+        else
+            offer_tables(carving, &header, 0);
         return;
     }
     bool empty = carving->l1_count == 0;

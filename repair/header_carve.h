@@ -24,6 +24,7 @@ struct q2_carving {
     struct q2_sightings sightings;
     struct q2_header known; /* what is still known, if `has_known` */
     bool has_known;
+    bool lost_snapshots; /* of what is known, but where they are is not */
     struct q2_search search;
     /* For the cluster size that is being tried. */
     struct q2_geometry geometry;
@@ -49,8 +50,9 @@ enum q2_size_source q2_carve_size_source(const struct q2_carving *carving,
                                          const struct q2_check *check);
 
 /* Look for what the header should lead to, and write one that does: an action of its own. `known`,
- * unless NULL, is a header of which only the place of the L1 table is lost; if it is `readable` all
- * the same, another has to be much better. Does nothing where nothing is found. */
+ * unless NULL, is a header of which only the place of the L1 table or of the snapshot table is
+ * lost; if the image is `readable` all the same, another has to be much better. Does nothing where
+ * nothing is found. */
 int q2_header_rebuild(struct q2_scene *scene, struct q2_trial *trial,
                       const struct q2_candidate *known, bool readable, struct q2_error *err);
 

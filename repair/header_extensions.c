@@ -201,6 +201,21 @@ fix_format_unused(struct q2_scene *scene, struct q2_header_area *area, struct q2
     return finish(scene, area, permitted, Q2_PROBLEM_EXTENSION_BACKING_FORMAT_UNUSED, err);
 }
 
+/* A name of no bytes says nothing. */
+static int
+fix_data_file_name(struct q2_scene *scene, struct q2_header_area *area, struct q2_error *err)
+{
+    struct q2_header_part *part = q2_header_area_find(area, Q2_EXTENSION_DATA_FILE);
+    if (!part || part->length)
+        return 0;
+    q2_header_area_remove(area, Q2_EXTENSION_DATA_FILE);
+    bool permitted = q2_plan_begin(&scene->plan, Q2_ACTION_MEND_EXTENSIONS, Q2_CERTAIN,
+                                   area->header.header_length,
+                                   "the name of the data file is empty, so that it has to be given "
+                                   "in any case");
+    return finish(scene, area, permitted, Q2_PROBLEM_EXTENSION_DATA_FILE_NAME, err);
+}
+
 static int
 fix_data_file_unused(struct q2_scene *scene, struct q2_header_area *area, struct q2_error *err)
 {
@@ -268,6 +283,26 @@ take_stretch(struct q2_header_area *area, struct q2_error *err)
     return 0;
 }
 
+/* Whether a part that was given another length is what it should be beyond doubt. */
+static bool
+is_exact(const struct q2_header_part *part)
+{
+    switch (part->type) {
+    case Q2_EXTENSION_CRYPTO:
+        return part->length == Q2_EXTENSION_CRYPTO_LENGTH;
+    case Q2_EXTENSION_BITMAPS:
+        return part->length == Q2_EXTENSION_BITMAPS_LENGTH;
+    case Q2_EXTENSION_BACKING_FORMAT:
+        for (size_t i = 0; i < FORMAT_COUNT; i++)
+            if (part->length == strlen(formats[i]) &&
+                memcmp(part->data, formats[i], part->length) == 0)
+                return true;
+        return false;
+    default:
+        return false;
+    }
+}
+
 static int
 fix_past_area(struct q2_scene *scene, struct q2_header_area *area, struct q2_error *err)
 {
@@ -276,8 +311,11 @@ fix_past_area(struct q2_scene *scene, struct q2_header_area *area, struct q2_err
     int rc = take_stretch(area, err);
     if (rc < 0)
         return rc;
+    enum q2_confidence confidence = area->count > before ? Q2_LIKELY : Q2_GUESS;
+    if (area->count > before && is_exact(&area->parts[before]))
+        confidence = Q2_CERTAIN;
     bool permitted = q2_plan_begin(
-        &scene->plan, Q2_ACTION_MEND_EXTENSIONS, area->count > before ? Q2_LIKELY : Q2_GUESS, at,
+        &scene->plan, Q2_ACTION_MEND_EXTENSIONS, confidence, at,
         area->count > before
             ? "what is behind the header extension at %llu makes sense with another length of it"
             : "the header extension at %llu, and what is behind it, cannot be followed",
@@ -287,13 +325,32 @@ fix_past_area(struct q2_scene *scene, struct q2_header_area *area, struct q2_err
 
 /* ---- the backing file's name ---- */
 
+/* There is no text that could be one. */
+static int
+clear_backing_name(struct q2_scene *scene, struct q2_header_area *area, struct q2_error *err)
+{
+    bool format = q2_header_area_find(area, Q2_EXTENSION_BACKING_FORMAT);
+    if (area->backing)
+        return 0;
+    bool permitted =
+        q2_plan_begin(&scene->plan, Q2_ACTION_MEND_HEADER, format ? Q2_GUESS : Q2_LIKELY, 8,
+                      "the fields say %u bytes at offset %llu, but there is no text in the header "
+                      "area that could be the name of a backing file%s",
+                      area->header.backing_file_size,
+                      (unsigned long long)area->header.backing_file_offset,
+                      format ? ", only the name of its format" : "");
+    q2_plan_change(&scene->plan, Q2_CHANGE_REPLACED, 0, 0, area->header.size);
+    area->header.backing_file_offset = area->header.backing_file_size = 0;
+    return finish(scene, area, permitted, Q2_PROBLEM_HEADER_BACKING_NAME, err);
+}
+
 static int
 fix_backing_name(struct q2_scene *scene, struct q2_header_area *area, struct q2_error *err)
 {
     /* Where the fields say, or behind the extensions. */
     if (area->backing ||
         (!take_name(area, area->header.backing_file_offset) && !take_name(area, area->parts_end)))
-        return 0;
+        return clear_backing_name(scene, area, err);
     bool permitted =
         q2_plan_begin(&scene->plan, Q2_ACTION_MEND_HEADER, Q2_LIKELY, 8,
                       "the fields say %u bytes at offset %llu; there is a text of %u "
@@ -315,6 +372,7 @@ static const struct {
     {Q2_PROBLEM_EXTENSION_FEATURE_TABLE, fix_feature_table},
     {Q2_PROBLEM_EXTENSION_BACKING_FORMAT, fix_backing_format},
     {Q2_PROBLEM_EXTENSION_BACKING_FORMAT_UNUSED, fix_format_unused},
+    {Q2_PROBLEM_EXTENSION_DATA_FILE_NAME, fix_data_file_name},
     {Q2_PROBLEM_EXTENSION_DATA_FILE_UNUSED, fix_data_file_unused},
     {Q2_PROBLEM_EXTENSION_NO_END, fix_no_end},
 };

@@ -192,7 +192,8 @@ begin_anew(struct q2_scene *scene, struct q2_carving *carving, struct q2_error *
 {
     struct q2_header header;
     scene->stop = true;
-    if (scene->options->fixed_size || !compose_empty(carving, &header))
+    if (scene->options->fixed_size || carving->sightings.count == 0 ||
+        !compose_empty(carving, &header))
         return 0;
     struct q2_candidate candidate = {.fresh = !carving->has_known};
     if (carving->has_known)
@@ -216,6 +217,13 @@ begin_anew(struct q2_scene *scene, struct q2_carving *carving, struct q2_error *
     return rc;
 }
 
+static void
+ignore(void *data, const struct q2_violation *violation)
+{
+    (void)data;
+    (void)violation;
+}
+
 int
 q2_header_rebuild(struct q2_scene *scene, struct q2_trial *trial, const struct q2_candidate *known,
                   bool readable, struct q2_error *err)
@@ -228,6 +236,9 @@ q2_header_rebuild(struct q2_scene *scene, struct q2_trial *trial, const struct q
     if (known) {
         base = *known;
         q2_header_decode(known->bytes, sizeof known->bytes, &carving.known);
+        const struct q2_sink quiet = {.report = ignore};
+        unsigned usable = q2_header_validate(&carving.known, trial->file_size, &quiet);
+        carving.lost_snapshots = readable && !(usable & Q2_USABLE_SNAPSHOTS);
     }
     q2_search_init(&carving.search, trial, &base);
     int rc = q2_header_scan(scene, &carving.sightings, err);
@@ -235,7 +246,8 @@ q2_header_rebuild(struct q2_scene *scene, struct q2_trial *trial, const struct q
         rc = q2_carve_headers(&carving, err);
     if (rc == 0)
         rc = q2_search_decide(&carving.search, &found, &best, &confidence, err);
-    if (found && readable && best.faults > carving.search.base.faults / CONVINCING)
+    if (found && readable && !carving.lost_snapshots &&
+        best.faults > carving.search.base.faults / CONVINCING)
         found = false;
     if (rc == 0 && (found || !readable))
         rc = found ? carry_out(scene, &carving, &best, confidence, err)

@@ -43,6 +43,8 @@ find_difference(const struct q2_trial *trial, struct q2_candidate *candidate)
     candidate->one_bit = bits == 1;
 }
 
+static bool clears_named_feature(const struct q2_search *search, const struct q2_candidate *found);
+
 void
 q2_search_offer(struct q2_search *search, const struct q2_candidate *candidate)
 {
@@ -53,6 +55,8 @@ q2_search_offer(struct q2_search *search, const struct q2_candidate *candidate)
         if (same(&found, &search->kept[i]))
             return;
     found.tried = false;
+    if (clears_named_feature(search, &found))
+        return;
     find_difference(search->trial, &found);
     q2_trial_glance(search->trial, &found);
     search->offered++;
@@ -71,13 +75,26 @@ q2_search_offer(struct q2_search *search, const struct q2_candidate *candidate)
 
 /* ---- single bits, and fields of few values ---- */
 
-/* Bits that tell of the image's life, which any header may have: byte offset, and which of its
- * bits. */
+static bool
+has_usual_length(const struct q2_candidate *base)
+{
+    uint32_t length = q2_load_be32(base->bytes + 100);
+    return length == Q2_HEADER_V3_LENGTH || length == Q2_HEADER_KNOWN_LENGTH;
+}
+
+/* Bits of a byte that are not tried: those that tell of the image's life, which any header may
+ * have, and those of which another value cannot be better. */
 static uint8_t
-bits_of_life(const struct q2_candidate *base, unsigned byte)
+bits_to_leave(const struct q2_candidate *base, unsigned byte)
 {
     if (q2_load_be32(base->bytes + 4) < 3)
         return 0;
+    /* Another length would only hide what is wrong with the extensions. */
+    if (byte >= 100 && byte < 104 && has_usual_length(base))
+        return 0xff;
+    /* Fields of the future. */
+    if (byte > 104)
+        return q2_load_be32(base->bytes + 100) > 105 ? 0xff : 0;
     if (byte == 79)
         return Q2_INCOMPATIBLE_DIRTY | Q2_INCOMPATIBLE_CORRUPT;
     if (byte >= 80 && byte < 88)
@@ -93,7 +110,7 @@ offer_bits(struct q2_search *search)
     for (unsigned byte = 0; byte < Q2_HEADER_KNOWN_LENGTH; byte++)
         for (unsigned bit = 0; bit < 8; bit++) {
             struct q2_candidate candidate = search->base;
-            if (bits_of_life(&search->base, byte) >> bit & 1)
+            if (bits_to_leave(&search->base, byte) >> bit & 1)
                 continue;
             candidate.bytes[byte] ^= (uint8_t)(1U << bit);
             q2_search_offer(search, &candidate);
@@ -163,12 +180,24 @@ offer_values(struct q2_search *search)
         return;
     for (unsigned order = 0; order <= Q2_MAX_REFCOUNT_ORDER; order++)
         offer_field(search, "refcount_order", order);
-    offer_field(search, "header_length", Q2_HEADER_V3_LENGTH);
-    offer_field(search, "header_length", Q2_HEADER_KNOWN_LENGTH);
+    if (!has_usual_length(&search->base)) {
+        offer_field(search, "header_length", Q2_HEADER_V3_LENGTH);
+        offer_field(search, "header_length", Q2_HEADER_KNOWN_LENGTH);
+    }
     offer_field(search, "compression_type", 0);
     offer_field(search, "compression_type", 1);
     offer_field(search, "incompatible_features",
                 header.incompatible_features & Q2_INCOMPATIBLE_KNOWN);
+}
+
+/* No snapshots: right where everything that is counted is accounted for without them. And as many
+ * as there are in the table. */
+static void
+offer_snapshots(struct q2_search *search)
+{
+    struct q2_candidate candidate = search->base;
+    memset(candidate.bytes + 60, 0, 12); /* nb_snapshots and snapshots_offset */
+    q2_search_offer(search, &candidate);
 }
 
 /* The smallest L1 table that maps the disk. */
@@ -193,12 +222,14 @@ q2_search_offer_flips(struct q2_search *search)
     offer_extensions(search);
     offer_values(search);
     offer_l1_size(search);
+    offer_snapshots(search);
 }
 
 /* ---- the decision ---- */
 
 /* Whether two headers only differ in what makes no difference to this image, because neither the
- * glance nor the check sees it: how clusters are compressed, where none are. */
+ * glance nor the check sees it: how clusters are compressed, where none are, and where extensions
+ * begin, where there are none. */
 static bool
 amount_to_the_same(const struct q2_candidate *a, const struct q2_candidate *b)
 {
@@ -206,6 +237,7 @@ amount_to_the_same(const struct q2_candidate *a, const struct q2_candidate *b)
     q2_header_decode(a->bytes, sizeof a->bytes, &x);
     q2_header_decode(b->bytes, sizeof b->bytes, &y);
     y.compression_type = x.compression_type;
+    y.header_length = x.header_length;
     y.incompatible_features &= ~(uint64_t)Q2_INCOMPATIBLE_COMPRESSION;
     y.incompatible_features |= x.incompatible_features & Q2_INCOMPATIBLE_COMPRESSION;
     return memcmp(&x, &y, sizeof x) == 0 && a->good == b->good && a->bad == b->bad &&
@@ -236,6 +268,37 @@ is_rounder(const struct q2_candidate *best, const struct q2_candidate *other)
     return rounder && memcmp(&x, &y, sizeof x) == 0;
 }
 
+/* A feature that is unknown here may be one of newer software. It is not where the image has names
+ * for its features, and none for this one: q2_search_decide left those with a name alone. */
+static bool
+clears_unknown_feature(const struct q2_search *search, const struct q2_candidate *found)
+{
+    enum { FAR_FUTURE = 16 }; /* bits are taken in turn */
+    struct q2_header old, new;
+    q2_header_decode(search->base.bytes, sizeof search->base.bytes, &old);
+    q2_header_decode(found->bytes, sizeof found->bytes, &new);
+    uint64_t cleared = old.incompatible_features & ~new.incompatible_features;
+    cleared &= ~(uint64_t)Q2_INCOMPATIBLE_KNOWN & ((UINT64_C(1) << FAR_FUTURE) - 1);
+    const struct q2_check *check = search->trial->scene->check;
+    return cleared && !(check && check->extensions.features.bytes);
+}
+
+static bool
+clears_named_feature(const struct q2_search *search, const struct q2_candidate *found)
+{
+    struct q2_header old, new;
+    struct q2_text name;
+    const struct q2_check *check = search->trial->scene->check;
+    q2_header_decode(search->base.bytes, sizeof search->base.bytes, &old);
+    q2_header_decode(found->bytes, sizeof found->bytes, &new);
+    uint64_t cleared = old.incompatible_features & ~new.incompatible_features;
+    cleared &= ~(uint64_t)Q2_INCOMPATIBLE_KNOWN;
+    for (unsigned bit = 0; check && bit < 64; bit++)
+        if ((cleared >> bit & 1) && q2_feature_name(&check->extensions, 0, bit, &name))
+            return true;
+    return false;
+}
+
 static enum q2_confidence
 confidence_in(const struct q2_search *search, unsigned best)
 {
@@ -251,7 +314,7 @@ confidence_in(const struct q2_search *search, unsigned best)
         if (search->kept[i].faults > found->faults)
             next = q2_min(next, search->kept[i].faults);
     }
-    if (likely)
+    if (likely || clears_unknown_feature(search, found))
         return Q2_LIKELY;
     if (found->faults == 0)
         return Q2_CERTAIN;

@@ -305,7 +305,10 @@ glance_at_layout(struct glance *g)
         continue;
     if (!g->header.backing_file_offset || !(g->usable & Q2_USABLE_BACKING_NAME))
         return;
-    /* The name follows the extensions. */
+    /* The name follows the extensions, and is a whole one. */
+    uint64_t end = g->header.backing_file_offset + g->header.backing_file_size;
+    bool cut = end < g->trial->length && g->trial->area[end] > 0x20 && g->trial->area[end] < 0x7f;
+    judge(g, !cut, RULE);
     judge(g,
           more == 0 &&
               g->header.backing_file_offset == extension.offset + Q2_EXTENSION_HEADER_LENGTH,
