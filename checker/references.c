@@ -4,6 +4,7 @@
 /* References: what the tables refer to against what the refcounts say, and what two owners claim.
  * Ends phase one with the comparison, and where that finds anything, runs phase two. */
 
+#include "checker/masses.h"
 #include "checker/orphans.h"
 #include "checker/uses.h"
 #include "core/base/checked.h"
@@ -13,6 +14,7 @@ struct scan {
     struct q2_check *check;
     struct q2_refcount_reader reader;
     struct q2_orphans orphans;
+    struct q2_masses masses;
     bool reports_leaks;
     bool any_suspect;
     uint64_t highest; /* cluster in use */
@@ -90,6 +92,8 @@ scan_part(struct scan *scan, struct q2_error *err)
         uint64_t odd = q2_refcounts_contradict(reader, cluster, chunk);
         uint64_t suspect = chunk ? odd & chunk->seen[word] : 0;
         take_unreferenced_word(scan, cluster, odd & ~suspect);
+        if (suspect)
+            suspect = q2_masses_take(&scan->masses, reader, chunk, cluster, suspect);
         if (!suspect)
             continue;
         scan->any_suspect = true;
@@ -134,6 +138,7 @@ scan_block(struct scan *scan, uint64_t index, struct q2_error *err)
 static int
 scan_uncovered(struct scan *scan, uint64_t first, uint64_t end, struct q2_error *err)
 {
+    const struct q2_refcount_reader none = {.check = scan->check, .zero = true};
     uint64_t number = first >> Q2_CHUNK_BITS;
     struct q2_chunk *chunk;
     for (; (chunk = q2_tally_next(scan->check->tally, &number)) != NULL; number++) {
@@ -144,8 +149,11 @@ scan_uncovered(struct scan *scan, uint64_t first, uint64_t end, struct q2_error 
             uint64_t cluster = base + (uint64_t)w * 64;
             if (cluster < first || cluster >= end || !chunk->seen[w])
                 continue;
+            uint64_t suspect = q2_masses_take(&scan->masses, &none, chunk, cluster, chunk->seen[w]);
+            if (!suspect)
+                continue;
             scan->any_suspect = true;
-            int rc = q2_tally_suspect(scan->check->tally, chunk, w, chunk->seen[w], err);
+            int rc = q2_tally_suspect(scan->check->tally, chunk, w, suspect, err);
             if (rc < 0)
                 return rc;
         }
@@ -268,6 +276,7 @@ q2_pass_references(struct q2_check *check, const uint64_t *odd_units, struct q2_
 {
     struct scan scan = {.check = check};
     q2_orphans_init(&scan.orphans, check);
+    q2_masses_init(&scan.masses, check);
     int rc = q2_refcount_reader_init(&scan.reader, check, err);
     if (rc < 0)
         return rc;
@@ -282,6 +291,7 @@ q2_pass_references(struct q2_check *check, const uint64_t *odd_units, struct q2_
         rc = q2_orphans_examine(&scan.orphans, err);
     check->counts.image_end_offset = (scan.highest + 1) << check->geometry.cluster_bits;
     q2_orphans_destroy(&scan.orphans);
+    q2_masses_destroy(&scan.masses);
     q2_refcount_reader_destroy(&scan.reader);
     return rc;
 }
