@@ -306,7 +306,8 @@ run(struct q2_survey *survey, bool entries, struct q2_error *err)
         rc = mark_structures(survey, err);
     if (rc == 0)
         rc = mark_counted(survey, err);
-    if (!(survey->scene->check->usable & Q2_USABLE_L1))
+    survey->settled = !(survey->scene->check->usable & Q2_USABLE_L1);
+    if (survey->settled)
         return rc;
     for (uint64_t m = 0; m < survey->scene->check->map_count && rc == 0; m++)
         rc = read_l1(survey, (uint32_t)m, err);
@@ -315,6 +316,7 @@ run(struct q2_survey *survey, bool entries, struct q2_error *err)
     if (rc == 0)
         rc = q2_survey_mark_entries(survey, err);
     survey->counts_help = counts_help(survey);
+    survey->settled = true;
     if (rc == 0 && entries)
         rc = q2_survey_suspect_entries(survey, err);
     if (survey->suspect_count)

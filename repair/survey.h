@@ -57,6 +57,7 @@ struct q2_survey {
     uint64_t *shared;  /* several have it that have nothing to do with each other */
     uint64_t *counted; /* its refcount is not 0 */
     bool counts_help;  /* refcounts are evidence: what is sound is counted, nearly always */
+    bool settled;      /* what is sound is known, so that there is an answer to what is lost */
     struct q2_suspect *suspects; /* by `at` */
     uint64_t suspect_count, suspect_capacity;
     uint64_t dropped; /* suspects beyond those that are kept */

@@ -270,7 +270,7 @@ look_at(struct q2_survey *survey, const struct q2_l2_entry *entry, uint64_t inde
     look->last = index;
     look->last_cluster = first + count - 1;
     look->copied += (entry->raw & Q2_ENTRY_COPIED) != 0;
-    look->lost += q2_survey_lost(survey, first);
+    look->lost += survey->settled && q2_survey_lost(survey, first);
 }
 
 int
