@@ -3,6 +3,7 @@
 
 #include "repair/bitmap_list.h"
 
+#include "checker/refcounts.h"
 #include "core/base/checked.h"
 #include "core/base/endian.h"
 #include "core/format/entry.h"
@@ -251,19 +252,39 @@ count_fault(void *data, const struct q2_violation *violation)
     *faults += violation->problem != Q2_PROBLEM_BITMAP_IN_USE;
 }
 
-/* Whether all items are beyond reproach, as far as the directory goes. */
+/* Whether a table is counted: that of a bitmap which was removed is not. */
 static bool
-is_sound(const struct q2_bitmap_list *list)
+is_counted(struct q2_refcount_reader *refcounts, const struct q2_geometry *geometry,
+           const struct q2_bitmap *bitmap)
 {
+    return bitmap->table_size == 0 ||
+           q2_refcount_of(refcounts, bitmap->table_offset >> geometry->cluster_bits) > 0;
+}
+
+/* Whether all items are beyond reproach, as far as the directory and the refcounts go. */
+static int
+is_sound(const struct q2_bitmap_list *list, bool *ret_sound, struct q2_error *err)
+{
+    struct q2_check *check = list->scene->check;
+    struct q2_refcount_reader refcounts;
     unsigned faults = 0;
     const struct q2_sink sink = {.report = count_fault, .data = &faults};
+    *ret_sound = false;
+    if (!(check->usable & Q2_USABLE_REFCOUNTS))
+        return 0;
+    int rc = q2_refcount_reader_init(&refcounts, check, err);
+    if (rc < 0)
+        return rc;
     for (uint32_t i = 0; i < list->count && !faults; i++) {
         const struct q2_bitmap_item *item = &list->items[i];
         faults += item->namesake;
-        q2_bitmap_validate(&list->scene->check->geometry, &item->bitmap, list->bytes + item->at,
-                           &sink);
+        q2_bitmap_validate(&check->geometry, &item->bitmap, list->bytes + item->at, &sink);
+        if (!faults)
+            faults += !is_counted(&refcounts, &check->geometry, &item->bitmap);
     }
-    return list->count && !faults;
+    q2_refcount_reader_destroy(&refcounts);
+    *ret_sound = list->count && !faults;
+    return 0;
 }
 
 /* Look at a place whose size, or whose count, may not be known: the largest there can be then. */
@@ -281,10 +302,10 @@ look(struct q2_scene *scene, const struct q2_bitmap_place *place, bool exact_siz
         return 0;
     int rc = q2_bitmap_list_read(scene, place, &list, err);
     if (rc == 0 && (!exact_size || list.used == place->size) &&
-        (!exact_count || list.count == place->count) && is_sound(&list)) {
-        *ret_sound = true;
+        (!exact_count || list.count == place->count))
+        rc = is_sound(&list, ret_sound, err);
+    if (rc == 0 && *ret_sound)
         *ret_place = (struct q2_bitmap_place){place->offset, list.used, list.count};
-    }
     q2_bitmap_list_destroy(&list);
     return rc == Q2_ERR_IO ? 0 : rc;
 }
@@ -312,24 +333,29 @@ look_elsewhere(struct q2_scene *scene, const struct q2_bitmap_place *claimed, un
     return 0;
 }
 
+/* Of a size and a count that contradict each other, the one that knows of more bitmaps is right:
+ * an entry that is sound does not come about by chance. */
 int
 q2_bitmap_place_find(struct q2_scene *scene, const struct q2_bitmap_place *claimed, bool *ret_found,
                      struct q2_bitmap_place *ret_place, struct q2_error *err)
 {
-    struct q2_bitmap_place by_size = *claimed, by_count = *claimed;
+    struct q2_bitmap_place by_size = *claimed, by_count = *claimed, first = {0}, second = {0};
     unsigned found = 0;
-    bool sound;
+    bool sound, also;
     by_size.count = MAX_COUNT;
     by_count.size =
         q2_min(Q2_MAX_BITMAP_DIRECTORY_BYTES, (uint64_t)claimed->count * MAX_ENTRY_LENGTH);
-    int rc = look(scene, &by_size, true, false, &sound, ret_place, err);
-    if (rc == 0 && !sound)
-        rc = look(scene, &by_count, false, true, &sound, ret_place, err);
-    if (rc == 0 && !sound) {
-        rc = look_elsewhere(scene, claimed, &found, ret_place, err);
+    int rc = look(scene, &by_size, true, false, &sound, &first, err);
+    if (rc == 0)
+        rc = look(scene, &by_count, false, true, &also, &second, err);
+    if (rc == 0 && !sound && !also) {
+        rc = look_elsewhere(scene, claimed, &found, &first, err);
         sound = found == 1;
     }
-    if (rc == 0)
-        *ret_found = sound;
-    return rc;
+    if (rc < 0)
+        return rc;
+    *ret_found = sound || also;
+    if (*ret_found)
+        *ret_place = first.count >= second.count ? first : second;
+    return 0;
 }

@@ -68,4 +68,8 @@ bool q2_bitmap_is_spoilt_by(enum q2_problem problem);
 int q2_bitmap_place_find(struct q2_scene *scene, const struct q2_bitmap_place *claimed,
                          bool *ret_found, struct q2_bitmap_place *ret_place, struct q2_error *err);
 
+/* Find the table of a bitmap of which nothing is wrong but the offset of its table, by one bit. */
+int q2_bitmap_table_find(struct q2_bitmap_list *list, const struct q2_bitmap_item *item,
+                         bool *ret_found, uint64_t *ret_offset, struct q2_error *err);
+
 #endif

@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* What leads to the bitmaps: the extension and the three numbers in it. It comes early, for as long
- * as nothing leads to bitmaps, their clusters look like guest data that was lost. Only what a sound
- * directory speaks for is mended here; what is beyond help is left to fix_bitmaps.c. */
+/* What leads to the bitmaps: the extension, the three numbers in it, and the offsets of tables. It
+ * comes early, for as long as nothing leads to bitmaps, their clusters look like guest data that
+ * was lost. Only what a sound directory or table speaks for is mended here; what is beyond help is
+ * left to fix_bitmaps.c. */
 
 #include "repair/fix.h"
 
+#include "core/base/checked.h"
 #include "core/base/endian.h"
 #include "repair/bitmap_list.h"
 #include "repair/header_area.h"
 
 #include <inttypes.h>
 #include <string.h>
+
+enum { MAX_SEARCHES = 64 }; /* for tables, so that broken bitmaps without end take no time */
 
 static void
 ignore(void *data, const struct q2_violation *violation)
@@ -117,6 +121,51 @@ mend_directory(struct q2_scene *scene, struct q2_error *err)
     return rc;
 }
 
+static bool
+has_no_table(const struct q2_scene *scene, const struct q2_bitmap *bitmap)
+{
+    const struct q2_geometry *geometry = &scene->check->geometry;
+    return bitmap->table_offset % geometry->cluster_size ||
+           !q2_range_inside(bitmap->table_offset, (uint64_t)bitmap->table_size * 8,
+                            geometry->file_size);
+}
+
+/* Bitmaps whose tables are one bit away from where they should be. */
+static int
+mend_tables(struct q2_scene *scene, struct q2_error *err)
+{
+    struct q2_bitmap_place place = q2_bitmap_place_claimed(scene);
+    struct q2_bitmap_list list;
+    unsigned searched = 0;
+    int rc = q2_bitmap_list_read(scene, &place, &list, err);
+    for (uint32_t i = 0; i < list.count && rc == 0 && searched < MAX_SEARCHES; i++) {
+        const struct q2_bitmap_item *item = &list.items[i];
+        uint64_t offset;
+        bool found;
+        if (!has_no_table(scene, &item->bitmap))
+            continue;
+        searched++;
+        rc = q2_bitmap_table_find(&list, item, &found, &offset, err);
+        if (rc < 0 || !found)
+            continue;
+        char name[64];
+        q2_printable(name, sizeof name, item->name, item->bitmap.name_length);
+        if (q2_plan_begin(&scene->plan, Q2_ACTION_MEND_BITMAP, Q2_CERTAIN, item->bitmap.at,
+                          "the only table of bits one bit away from where bitmap '%s' should have "
+                          "one is at 0x%" PRIx64,
+                          name, offset))
+            rc = q2_scene_write64(scene, Q2_OWNER_BITMAP_DIRECTORY, item->bitmap.at, offset, err);
+        q2_plan_answer(&scene->plan,
+                       item->bitmap.table_offset % scene->check->geometry.cluster_size
+                           ? Q2_PROBLEM_BITMAP_TABLE_UNALIGNED
+                           : Q2_PROBLEM_BITMAP_TABLE_PAST_END,
+                       item->bitmap.at, 1);
+        q2_plan_end(&scene->plan);
+    }
+    q2_bitmap_list_destroy(&list);
+    return rc == Q2_ERR_IO ? 0 : rc;
+}
+
 int
 q2_fix_bitmap_directory(struct q2_scene *scene, struct q2_error *err)
 {
@@ -127,8 +176,13 @@ q2_fix_bitmap_directory(struct q2_scene *scene, struct q2_error *err)
     if (q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING))
         return mend_extension(scene, Q2_PROBLEM_EXTENSION_BITMAPS_MISSING, err);
     /* Bitmaps that are out of date go in any case. */
-    if (!q2_bitmap_directory_is_broken(scene) ||
+    if (!scene->check->extensions.has_bitmaps ||
         q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_STALE))
         return 0;
-    return mend_directory(scene, err);
+    if (q2_bitmap_directory_is_broken(scene))
+        return mend_directory(scene, err);
+    if (q2_scene_count(scene, Q2_PROBLEM_BITMAP_TABLE_UNALIGNED) ||
+        q2_scene_count(scene, Q2_PROBLEM_BITMAP_TABLE_PAST_END))
+        return mend_tables(scene, err);
+    return 0;
 }

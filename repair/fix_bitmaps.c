@@ -107,7 +107,7 @@ clear_bit(struct q2_scene *scene, struct q2_error *err)
 struct verdict {
     struct q2_plan *plan; /* to give the answers to; NULL: only count */
     uint64_t faults;      /* that spoil the bitmap */
-    bool padding;
+    bool padding, shared;
     enum q2_problem first;
 };
 
@@ -117,6 +117,7 @@ hear(void *data, const struct q2_violation *violation)
     struct verdict *verdict = data;
     bool padding = violation->problem == Q2_PROBLEM_BITMAP_PADDING;
     verdict->padding |= padding;
+    verdict->shared |= violation->problem == Q2_PROBLEM_OVERLAP_BITMAPS;
     if (verdict->plan && padding)
         q2_plan_answer(verdict->plan, violation->problem, violation->offset, 1);
     if (!q2_bitmap_is_spoilt_by(violation->problem))
@@ -181,7 +182,7 @@ treat(struct q2_bitmap_list *list, uint32_t index, bool *changed, struct q2_erro
     bool apply = begin_action(plan, item, &verdict), spoilt = verdict.faults > 0;
     verdict.plan = plan;
     rc = q2_bitmap_judge(list, item, &sink, err);
-    if (spoilt)
+    if (verdict.shared)
         answer_overlaps(list->scene, index);
     if (apply) {
         const struct q2_bitmap *bitmap = &item->bitmap;
@@ -197,7 +198,8 @@ treat(struct q2_bitmap_list *list, uint32_t index, bool *changed, struct q2_erro
     return rc;
 }
 
-/* Move what stays together. Each action has noted its own part of the directory. */
+/* Move what stays together, and leave no entry behind that could be taken for one. Each action has
+ * noted its own part of the directory. */
 static int
 write_list(struct q2_bitmap_list *list, struct q2_error *err)
 {
@@ -211,8 +213,9 @@ write_list(struct q2_bitmap_list *list, struct q2_error *err)
         place.size += item->length;
         place.count++;
     }
+    memset(list->bytes + place.size, 0, (size_t)(list->used - place.size));
     int rc = q2_scene_write(scene, Q2_OWNER_BITMAP_DIRECTORY, place.offset, list->bytes,
-                            (size_t)place.size, err);
+                            (size_t)list->used, err);
     return rc < 0 || place.count == list->count ? rc : q2_bitmap_place_write(scene, &place, err);
 }
 
