@@ -388,7 +388,7 @@ salvage_tables_same(struct salvage_tables *tables, struct salvage_tables *before
     if (((now.raw ^ then.raw) & ~Q2_ENTRY_COPIED) == 0)
         return true;
     bool first = same_entry(tables, now.raw, before, then.raw, guest);
-    uint64_t at = guest + geometry->cluster_size;
+    uint64_t at = (guest & ~(geometry->cluster_size - 1)) + geometry->cluster_size;
     while (at < end && same_entry(tables, now.raw, before, then.raw, at) == first)
         at += geometry->cluster_size;
     *ret_end = q2_min(at, end);
