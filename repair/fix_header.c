@@ -147,6 +147,13 @@ begin(struct q2_scene *scene, const struct q2_trial *trial, const struct q2_cand
                          before);
 }
 
+/* Whether only an extension changes. */
+static bool
+keeps_header(const struct q2_trial *trial, const struct q2_candidate *candidate)
+{
+    return memcmp(candidate->bytes, trial->area, sizeof candidate->bytes) == 0;
+}
+
 /* Whether nothing else may be mended as long as the header is not. Refcounts can be made anew in
  * any case, and what is only odd does no harm. */
 static bool
@@ -156,8 +163,8 @@ must_stop(const struct q2_scene *scene, const struct q2_trial *trial,
     struct q2_header old, new;
     q2_header_decode(trial->area, (size_t)trial->length, &old);
     q2_header_decode(candidate->bytes, sizeof candidate->bytes, &new);
-    if (memcmp(candidate->bytes, trial->area, sizeof candidate->bytes) == 0)
-        return false; /* an extension */
+    if (keeps_header(trial, candidate))
+        return false;
     bool refcounts = old.refcount_table_offset != new.refcount_table_offset ||
                      old.refcount_table_clusters != new.refcount_table_clusters;
     new.refcount_table_offset = old.refcount_table_offset;
@@ -286,6 +293,8 @@ mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
     int rc = search_close(trial, &best, &found, &confidence, &faults, err);
     if (rc < 0)
         return rc;
+    /* What is only wrong with extensions can be told better one by one. */
+    found = found && !(confidence == Q2_GUESS && keeps_header(trial, &best));
     if (!found)
         q2_trial_identity(trial, &best);
     rc = find_usable(trial, &best, &usable, err);

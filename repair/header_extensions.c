@@ -308,6 +308,13 @@ fix_past_area(struct q2_scene *scene, struct q2_header_area *area, struct q2_err
 {
     uint64_t at = area->parts_end - Q2_EXTENSION_HEADER_LENGTH;
     uint32_t before = area->count;
+    /* All that is wrong is the length of an end marker. */
+    if (q2_range_inside(at, 4, area->length) &&
+        q2_load_be32(area->bytes + at) == Q2_EXTENSION_END) {
+        bool sure = q2_plan_begin(&scene->plan, Q2_ACTION_MEND_EXTENSIONS, Q2_CERTAIN, at,
+                                  "the end marker of the header extensions claims a length");
+        return finish(scene, area, sure, Q2_PROBLEM_EXTENSION_PAST_AREA, err);
+    }
     int rc = take_stretch(area, err);
     if (rc < 0)
         return rc;
@@ -351,8 +358,12 @@ fix_backing_name(struct q2_scene *scene, struct q2_header_area *area, struct q2_
     if (area->backing ||
         (!take_name(area, area->header.backing_file_offset) && !take_name(area, area->parts_end)))
         return clear_backing_name(scene, area, err);
+    /* Where software puts it, and one of the two fields agrees. */
+    bool sure = area->backing == area->bytes + area->parts_end &&
+                (area->backing_length == area->header.backing_file_size ||
+                 area->header.backing_file_offset == area->parts_end);
     bool permitted =
-        q2_plan_begin(&scene->plan, Q2_ACTION_MEND_HEADER, Q2_LIKELY, 8,
+        q2_plan_begin(&scene->plan, Q2_ACTION_MEND_HEADER, sure ? Q2_CERTAIN : Q2_LIKELY, 8,
                       "the fields say %u bytes at offset %llu; there is a text of %u "
                       "bytes at %llu",
                       area->header.backing_file_size,
