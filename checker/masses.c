@@ -7,7 +7,8 @@
 #include "core/base/checked.h"
 #include "core/format/refcount.h"
 
-enum { ROOM = 65536 };
+/* Clusters that are explained in any case, and of each problem beyond these. */
+enum { ROOM = 65536, ROOM_OF_EACH = 1024 };
 
 /* Clusters of one word with the same number of references and the same refcount. */
 struct group {
@@ -23,7 +24,7 @@ q2_masses_init(struct q2_masses *masses, struct q2_check *check)
 {
     *masses = (struct q2_masses){.check = check, .words = check->geometry.file_clusters / 64 + 1};
     for (int p = 0; p < Q2_PROBLEM_COUNT; p++)
-        masses->room[p] = ROOM;
+        masses->room[p] = ROOM_OF_EACH;
 }
 
 void
@@ -64,7 +65,7 @@ knows_tables(struct q2_masses *masses)
         q2_budget_free(&check->budget, memory, masses->words, 8);
         return false;
     }
-    uint64_t used = atomic_load(&check->work.used);
+    uint64_t used = atomic_exchange(&check->work.used, 0);
     masses->tables = memory;
     mark_tables(masses, &window);
     atomic_store(&check->work.used, used);
@@ -129,8 +130,10 @@ q2_masses_take(struct q2_masses *masses, const struct q2_refcount_reader *reader
     const struct q2_geometry *geometry = &masses->check->geometry;
     unsigned w = (unsigned)(cluster % Q2_CHUNK_CLUSTERS / 64);
     uint64_t explained = q2_chunk_word(chunk->overlap, w) & suspect, left = suspect & ~explained;
-    if (left && !knows_tables(masses))
+    if (masses->explained < ROOM || (left && !knows_tables(masses))) {
+        masses->explained += (unsigned)__builtin_popcountll(suspect);
         return suspect;
+    }
     while (left) {
         unsigned bit = (unsigned)__builtin_ctzll(left);
         struct group group = {.references = q2_chunk_references(chunk, w * 64 + bit)};

@@ -12,7 +12,8 @@
 
 struct q2_masses {
     struct q2_check *check;
-    uint64_t room[Q2_PROBLEM_COUNT]; /* clusters that may still be explained */
+    uint64_t explained;              /* clusters, whatever their problem */
+    uint64_t room[Q2_PROBLEM_COUNT]; /* clusters that may still be explained beyond these */
     uint64_t *tables;                /* a bit for each cluster that is an L2 table; or NULL */
     uint64_t words;
 };
