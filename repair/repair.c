@@ -45,9 +45,31 @@ has_geometry(const struct q2_scene *scene)
     return scene->check && scene->check->usable & Q2_USABLE_GEOMETRY;
 }
 
+/* Whether a stage looks for what lost clusters were. Where nothing but refcounts and flags is wrong,
+ * there are none, and looking for them takes longer than all the rest. */
+static bool
+has_nothing_to_find(const struct q2_scene *scene, enum q2_stage stage)
+{
+    if (stage != Q2_STAGE_TABLES && stage != Q2_STAGE_ENTRIES && stage != Q2_STAGE_OVERLAPS)
+        return false;
+    for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
+        enum q2_problem problem = (enum q2_problem)p;
+        const struct q2_catalogue_entry *entry = q2_catalogue(problem);
+        bool refcounts = q2_problem_is_about_refcounts(problem) || entry->pass == Q2_PASS_REFCOUNTS;
+        bool matters = entry->severity <= Q2_SEVERITY_ERROR || entry->pass == Q2_PASS_MAP;
+        if (q2_scene_count(scene, problem) && matters &&
+            (!refcounts || problem == Q2_PROBLEM_CLUSTER_LEAKED ||
+             problem == Q2_PROBLEM_REFCOUNT_BLOCK_OVERLAP))
+            return false;
+    }
+    return q2_references_complete(scene->check);
+}
+
 static int
 run_stage(struct q2_scene *scene, enum q2_stage stage, struct q2_error *err)
 {
+    if (has_nothing_to_find(scene, stage))
+        return 0;
     for (size_t i = 0; i < sizeof fixes / sizeof fixes[0]; i++) {
         if (fixes[i].stage != stage || fixes[i].level > scene->plan.level)
             continue;
