@@ -351,13 +351,12 @@ print_undo(const struct page *page)
     q2_format_shell(journal, sizeof journal, report->journal);
     q2_format_shell(image, sizeof image, report->filename);
     q2_printable(given, sizeof given, report->journal, strlen(report->journal));
-    fprintf(
-        page->out,
-        "\nThe bytes as they were are in %s. To take the repair back:\n"
-        "  qcow2-repair --undo %s%s%s\n"
-        "It works until something else writes to the image; remove the file when the guest runs\n"
-        "well.\n",
-        given, journal, beside ? "" : " ", beside ? "" : image);
+    fprintf(page->out,
+            "\nThe bytes as they were are in %s. To take the repair back:\n"
+            "  qcow2-repair --undo %s%s%s\n"
+            "That works until something else writes to the image. Remove the file once the\n"
+            "guest runs well.\n",
+            given, journal, beside ? "" : " ", beside ? "" : image);
 }
 
 void
