@@ -3,7 +3,7 @@
 
 /* Writing a repair: in order, and interrupted by everything that can, everywhere it can. */
 
-#include "repairs.h"
+#include "tests/unit/repairs.h"
 
 /* ---- what goes well ---- */
 

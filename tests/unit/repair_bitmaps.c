@@ -4,9 +4,9 @@
 /* Bitmaps under repair: what is sound stays, bit by bit; what is not goes and is named; and what
  * leads to bitmaps is mended where a sound directory or table says how. */
 
-#include "bitmap_images.h"
 #include "repair/fix.h"
 #include "repair/repair.h"
+#include "tests/unit/bitmap_images.h"
 
 #define IMAGE                                                     \
     "cluster-size 4K\nsize 16M\nwrite 0 128K random\n"            \
@@ -203,7 +203,6 @@ Test(repair_bitmaps, mends_or_removes_what_is_broken_and_nothing_else)
     for (unsigned i = 0; i < ROWS; i++) {
         const struct fault_row *row = &rows[i];
         Q2_AUTOCLOSE struct q2_file *image = damaged(row);
-        Q2_AUTOCLOSE struct q2_file *before = copy_of(image);
         struct q2_scene *scene = scene_of(image);
         enum q2_problem problem = Q2_PROBLEM_COUNT;
         if (row->problem) {

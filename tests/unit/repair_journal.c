@@ -5,7 +5,7 @@
  * made up. */
 
 #include "core/base/endian.h"
-#include "repairs.h"
+#include "tests/unit/repairs.h"
 
 #include <stdio.h>
 
