@@ -360,6 +360,23 @@ leads_astray(const struct q2_tables *tables, uint32_t map)
     return slots->raw == NULL || slots->sound == 0;
 }
 
+/* Whether an L1 table is longer than its disk needs, and reaches into what is something else's. */
+static bool
+reaches_too_far(const struct q2_tables *tables, const struct q2_snapshot *snapshot)
+{
+    const struct q2_geometry *geometry = &tables->scene->check->geometry;
+    uint64_t needed = q2_l1_entries_for(geometry, snapshot->disk_size);
+    uint64_t first = snapshot->l1_table_offset >> geometry->cluster_bits;
+    uint64_t end = first + q2_units((uint64_t)snapshot->l1_size * 8, geometry->cluster_bits);
+    if (snapshot->l1_size <= needed || (uint64_t)snapshot->l1_size * 8 > Q2_MAX_L1_BYTES)
+        return false;
+    for (uint64_t cluster = first + q2_units(needed * 8, geometry->cluster_bits);
+         cluster < q2_min(end, geometry->file_clusters); cluster++)
+        if (q2_scene_references(tables->scene, cluster) > 1)
+            return true;
+    return false;
+}
+
 static int
 mend_snapshot(struct q2_tables *tables, uint32_t map, struct q2_error *err)
 {
@@ -372,7 +389,8 @@ mend_snapshot(struct q2_tables *tables, uint32_t map, struct q2_error *err)
     q2_snapshot_decode(&check->geometry, bytes, at, &snapshot);
     if (has_finding(tables->scene, Q2_PROBLEM_SNAPSHOT_L1_TOO_SMALL, at) ||
         has_finding(tables->scene, Q2_PROBLEM_SNAPSHOT_L1_TOO_BIG, at) ||
-        has_finding(tables->scene, Q2_PROBLEM_SNAPSHOT_L1_PAST_END, at)) {
+        has_finding(tables->scene, Q2_PROBLEM_SNAPSHOT_L1_PAST_END, at) ||
+        reaches_too_far(tables, &snapshot)) {
         uint64_t edits = tables->scene->plan.count;
         int rc = mend_sizes(tables, map, &snapshot, err);
         if (rc < 0 || tables->scene->plan.count != edits)
