@@ -16,7 +16,7 @@
  *     than what it answers, and in a structure that the repair did not write;
  *   - faults that no pass could have seen, because what leads there could not be read.
  * None of that holds for refcounts and COPIED flags, which a repair leaves right everywhere, nor
- * for overlaps: they put at risk what was sound. */
+ * for overlaps: they put at risk what was sound, or give a guest range the data of another. */
 
 #include "checker/refcounts.h"
 #include "core/base/checked.h"
@@ -163,6 +163,7 @@ is_overlap(enum q2_problem problem)
     case Q2_PROBLEM_OVERLAP_L2_TABLE:
     case Q2_PROBLEM_REFCOUNT_BLOCK_OVERLAP:
     case Q2_PROBLEM_REFCOUNT_BLOCK_DUPLICATE:
+    case Q2_PROBLEM_COMPRESSED_DUPLICATE: /* what it gives back is another's data */
         return true;
     default:
         return false;
