@@ -40,8 +40,8 @@ q2_entries_wanted(const struct q2_scene *scene)
 static void
 look_for_lost(struct q2_entries *entries)
 {
-    for (uint64_t i = 1; i < entries->survey->clusters && !entries->any_lost; i++)
-        entries->any_lost = q2_survey_lost(entries->survey, i);
+    for (uint64_t i = 1; i < entries->survey->clusters && entries->lost < 2; i++)
+        entries->lost += q2_survey_lost(entries->survey, i);
 }
 
 /* ---- who shares what ---- */

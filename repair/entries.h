@@ -27,7 +27,7 @@ struct q2_entries {
     struct q2_matcher matcher;
     struct q2_table_view view;
     uint64_t *taken; /* a bit for each cluster */
-    bool any_lost;   /* when the survey was taken */
+    uint64_t lost;   /* clusters, when the survey was taken; counted up to 2 */
 };
 
 /* Whether the newest check found anything that suspect entries may be behind. */

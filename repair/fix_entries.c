@@ -128,6 +128,28 @@ choose_between(const struct mender *mender, struct decision *ret_decision)
     return true;
 }
 
+/* One cluster of the whole file is lost, and so it must be this one. */
+static bool
+choose_only_lost(const struct mender *mender, struct decision *ret_decision)
+{
+    struct q2_entries *entries = mender->entries;
+    uint64_t cluster = 1;
+    if (entries->lost != 1)
+        return false;
+    while (cluster < entries->survey->clusters && !q2_match_lost(&entries->matcher, cluster))
+        cluster++;
+    if (cluster == entries->survey->clusters)
+        return false;
+    *ret_decision = (struct decision){
+        .action = Q2_ACTION_MATCH_L2_ENTRY,
+        .confidence = Q2_LIKELY,
+        .match = {.raw = cluster << geometry_of(mender)->cluster_bits | Q2_ENTRY_COPIED,
+                  .cluster = cluster},
+        .why = "this is the one lost cluster of the file",
+    };
+    return true;
+}
+
 /* What other maps have here, where it is counted once more than anything refers to it. */
 static bool
 choose_peer(const struct mender *mender, struct decision *ret_decision)
@@ -168,7 +190,7 @@ choose_gone(const struct mender *mender, struct decision *ret_decision)
         return false;
     /* Compressed data may be packed beside what is not lost. */
     bool packed = check->counts.compressed_clusters > 0;
-    bool cut = was_cut_off(mender), sure = cut || (!mender->entries->any_lost && !packed);
+    bool cut = was_cut_off(mender), sure = cut || (!mender->entries->lost && !packed);
     /* In version 2 nothing reads as zeros that has a backing file. */
     bool shines = check->geometry.version < 3 && check->header.backing_file_offset;
     *ret_decision = (struct decision){
@@ -238,13 +260,18 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
         return false;
     if (suspect->why == Q2_SUSPECT_SHARED && !q2_entries_still_shared(mender->entries, suspect))
         return false;
+    bool wrong = (suspect->why & Q2_SUSPECT_METADATA) || another_fits(mender, now);
+    bool between = wrong || neighbours_meet(mender);
     if (!choose_near(mender, ret_decision) &&
-        (suspect->why == Q2_SUSPECT_FREE || !neighbours_meet(mender) ||
-         !choose_between(mender, ret_decision)))
+        (suspect->why == Q2_SUSPECT_FREE || !((between && choose_between(mender, ret_decision)) ||
+                                              choose_only_lost(mender, ret_decision))))
         return false;
+    /* It is wrong, and one cluster of the file waits for an entry. */
+    if (wrong && mender->entries->lost == 1)
+        ret_decision->confidence = Q2_CERTAIN;
     /* Of two that share a cluster each is one bit away from what is lost: the neighbours decide,
      * those of the one or those of the other. What decodes to exactly a cluster decides too. */
-    bool decided = agrees(mender, ret_decision->match.cluster) || another_fits(mender, now) ||
+    bool decided = agrees(mender, ret_decision->match.cluster) || wrong ||
                    (mender->near.count == 1 && ret_decision->match.exact);
     if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !decided)
         ret_decision->confidence = Q2_GUESS;
@@ -268,7 +295,8 @@ mend(struct mender *mender, uint64_t index, struct q2_error *err)
     q2_match_near(&entries->matcher, mender->suspect, 1, &mender->near);
     bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);
     bool found = broken ? choose_near(mender, &decision) || choose_peer(mender, &decision) ||
-                              choose_between(mender, &decision) || choose_gone(mender, &decision)
+                              choose_between(mender, &decision) ||
+                              choose_only_lost(mender, &decision) || choose_gone(mender, &decision)
                         : choose_doubted(mender, &decision);
     entries->matcher.also = 0;
     return found ? carry_out(mender, &decision, err) : 0;

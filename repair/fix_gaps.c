@@ -13,6 +13,8 @@
 
 #include <inttypes.h>
 
+enum { SECTOR = 512 };
+
 struct gap {
     struct q2_entries *entries;
     const struct q2_table_reference *reference;
@@ -119,19 +121,32 @@ fill_standard(const struct gap *gap, uint64_t skip, uint64_t count, uint64_t clu
     return rc;
 }
 
+/* Whether a side of the gap is where a sector of the table begins or ends: what overwrites a part
+ * of a table does so in sectors. Anywhere else lost clusters are rather leaks of a crash. */
+static bool
+at_sector(const struct gap *gap, uint64_t index)
+{
+    return index * geometry_of(gap)->l2_entry_size % SECTOR == 0;
+}
+
 static int
 try_standard(const struct gap *gap, struct q2_error *err)
 {
     uint64_t before = standard(gap, gap->before), behind = standard(gap, gap->behind);
+    /* The clusters of a table are often taken right after it. */
+    if (gap->first == 0)
+        before = gap->reference->table;
     uint64_t ahead = before ? lost_run(gap, before + 1, false, gap->count + 1) : 0;
     uint64_t back = behind > 1 ? lost_run(gap, behind - 1, true, gap->count + 1) : 0;
+    bool front_torn = at_sector(gap, gap->first);
+    bool back_torn = at_sector(gap, gap->first + gap->count);
     if (before && behind == before + gap->count + 1 && ahead >= gap->count)
         return fill_standard(gap, 0, gap->count, before + 1, true,
                              "lost clusters fill the gap between its neighbours exactly", err);
-    if (ahead && ahead <= gap->count)
+    if (ahead && ahead <= gap->count && front_torn)
         return fill_standard(gap, 0, ahead, before + 1, ahead == gap->count,
                              "lost clusters go on where the entry in front ends", err);
-    if (back && back <= gap->count)
+    if (back && back <= gap->count && back_torn)
         return fill_standard(gap, gap->count - back, back, behind - back, back == gap->count,
                              "lost clusters end where the entry behind begins", err);
     return 0;

@@ -33,32 +33,17 @@ copy_cluster(struct q2_scene *scene, uint64_t from, uint64_t to, struct q2_error
     return rc;
 }
 
-/* Lost clusters that one flipped bit would have led to must not be given away. */
-static int
-keep_what_may_be_meant(struct q2_entries *entries, const struct q2_suspect *suspect,
-                       struct q2_error *err)
-{
-    struct q2_matches near;
-    q2_match_near(&entries->matcher, suspect, 1, &near);
-    int rc = 0;
-    for (size_t i = 0; i < near.count && i < Q2_MATCHES_MAX && rc == 0; i++)
-        if (near.items[i].cluster)
-            rc = q2_scene_keep(entries->survey->scene, near.items[i].cluster, 1, err);
-    return rc;
-}
-
 static int
 separate(struct q2_entries *entries, const struct q2_suspect *suspect, struct q2_error *err)
 {
     struct q2_scene *scene = entries->survey->scene;
     uint64_t raw = suspect->entry.raw, to;
-    int rc = keep_what_may_be_meant(entries, suspect, err);
-    if (rc == 0)
-        rc = q2_scene_allocate(scene, 1, &to, err);
+    int rc = q2_scene_allocate(scene, 1, &to, err);
     if (rc < 0)
         return rc == Q2_ERR_NOSPACE ? 0 : rc;
     uint64_t flags = raw & ~Q2_ENTRY_OFFSET;
-    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_SEPARATE_CLUSTER, Q2_CERTAIN, suspect->at,
+    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_SEPARATE_CLUSTER,
+                               entries->lost ? Q2_LIKELY : Q2_CERTAIN, suspect->at,
                                "the cluster at 0x%" PRIx64 " belongs to %s too; a copy of it keeps "
                                "what the guest reads here",
                                q2_entry_offset(raw),

@@ -107,18 +107,42 @@ mark_bitmap_data(struct q2_survey *survey, const struct q2_bitmap_table *table,
     return 0;
 }
 
+/* Whether what a refcount block says is nearly all true. Refcounts can always be made anew, so a
+ * block that is not one must cast no doubt on what else is in its place. */
+static bool
+is_credible_block(const struct q2_survey *survey, uint64_t index)
+{
+    const struct q2_scene *scene = survey->scene;
+    unsigned bits = scene->check->geometry.refcount_block_bits;
+    uint64_t first = index << bits, agreed = 0;
+    if (first >= survey->clusters)
+        return false;
+    uint64_t end = q2_min(first + (UINT64_C(1) << bits), survey->clusters);
+    for (uint64_t cluster = first; cluster < end; cluster++)
+        agreed +=
+            q2_bit_test(survey->counted, cluster) == (q2_scene_references(scene, cluster) != 0);
+    return agreed >= (end - first) - (end - first) / 8;
+}
+
 static int
 mark_structures(struct q2_survey *survey, struct q2_error *err)
 {
     const struct q2_check *check = survey->scene->check;
+    bool credible = false;
     int rc = 0;
     for (uint64_t i = 0; i < check->region_count; i++)
-        mark_structure(survey, check->regions[i].offset, check->regions[i].length);
+        if (check->regions[i].owner.kind != Q2_OWNER_REFCOUNT_TABLE)
+            mark_structure(survey, check->regions[i].offset, check->regions[i].length);
     for (uint64_t i = 0; i < check->refcount_entries; i++) {
         uint64_t block = q2_refcount_block(check, i);
-        if (block > Q2_REFCOUNT_BLOCK_UNKNOWN)
+        if (block > Q2_REFCOUNT_BLOCK_UNKNOWN && is_credible_block(survey, i)) {
             mark_structure(survey, block, 1);
+            credible = true;
+        }
     }
+    /* A refcount table that leads to refcounts is one. */
+    for (uint64_t i = 0; credible && i < check->region_count; i++)
+        mark_structure(survey, check->regions[i].offset, check->regions[i].length);
     for (uint64_t i = 0; i < check->bitmap_table_count && rc == 0; i++)
         rc = mark_bitmap_data(survey, &check->bitmap_tables[i], err);
     return rc;
@@ -303,9 +327,9 @@ run(struct q2_survey *survey, bool entries, struct q2_error *err)
     for (size_t i = 0; i < sizeof sets / sizeof sets[0] && rc == 0; i++)
         rc = new_set(survey, sets[i], err);
     if (rc == 0)
-        rc = mark_structures(survey, err);
-    if (rc == 0)
         rc = mark_counted(survey, err);
+    if (rc == 0)
+        rc = mark_structures(survey, err);
     survey->settled = !(survey->scene->check->usable & Q2_USABLE_L1);
     if (survey->settled)
         return rc;
