@@ -9,9 +9,14 @@
 #include "repair/tool/commands.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+
+/* Memory of at least so many bytes goes back to the system when it is freed: an image is checked
+ * several times, and each check has large lists. Left alone, the allocator soon keeps them. */
+enum { MAPPED_BYTES = 128 << 10 };
 
 static int
 act(const struct options *options)
@@ -40,6 +45,7 @@ main(int argc, char **argv)
     struct options options;
     say_program = "qcow2-repair";
     q2_standard_guard();
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
     signal(SIGPIPE, SIG_IGN); /* a reader that has gone is an error like a full disk */
     if (!repair_options_parse(argc, argv, &options))
         return Q2_EXIT_INCOMPLETE;
