@@ -4,6 +4,7 @@
 /* Bitmaps under repair: what is sound stays, bit by bit; what is not goes and is named; and what
  * leads to bitmaps is mended where a sound directory or table says how. */
 
+#include "core/base/zeros.h"
 #include "repair/fix.h"
 #include "repair/repair.h"
 #include "tests/unit/bitmap_images.h"
@@ -136,6 +137,8 @@ static const struct fault_row {
      "remove-bitmap remove-bitmap", "three", "shares"},
     {"bitmap[1].table[0].offset = bitmap[2].table[0].offset", "overlap-bitmaps",
      "remove-bitmap remove-bitmap", "one", "'three'"},
+    {"bitmap[1].table_offset = bitmap[2].table[0].offset", "overlap-bitmaps",
+     "remove-bitmap remove-bitmap", "one", "'two'"},
     {"bitmap[0].type = 2\nbitmap[1].type = 2\nbitmap[2].type = 3", "bitmap-type",
      "remove-bitmap remove-bitmap remove-bitmap remove-bitmaps", "", "no bitmap is left"},
     {"bitmap[0].type = 2\nbitmap[2].type = 3", "bitmap-type", "remove-bitmap remove-bitmap", "two",
@@ -237,6 +240,34 @@ Test(repair_bitmaps, does_it_once)
         q2_scene_close(again);
         q2_scene_close(scene);
     }
+}
+
+/* What a removed bitmap leaves behind in the directory is nothing that could come back. */
+Test(repair_bitmaps, leaves_no_entry_behind)
+{
+    Q2_AUTOCLOSE struct q2_file *image = build_image(IMAGE "bitmap[1].type = 2\n");
+    struct q2_scene *scene = scene_of(image);
+    uint8_t entry[32] = {0};
+    uint64_t at = scene->check->extensions.bitmap_directory_offset + 64;
+    OK(q2_file_read(scene->file, at, entry, sizeof entry, &err));
+    cr_assert(!q2_is_zero(entry, sizeof entry));
+    fix(scene);
+    OK(q2_file_read(scene->file, at, entry, sizeof entry, &err));
+    cr_expect(q2_is_zero(entry, sizeof entry));
+    q2_scene_close(scene);
+}
+
+/* An entry behind the directory whose table is free is one of a bitmap that was removed. */
+Test(repair_bitmaps, does_not_bring_back_what_was_removed)
+{
+    Q2_AUTOCLOSE struct q2_file *image =
+        build_image(IMAGE "bitmaps.directory_size = 64\n"
+                          "refcount(bitmap[2].table_offset) = 0\n");
+    struct q2_scene *scene = scene_of(image);
+    fix(scene);
+    cr_expect_str_eq(done_by(&scene->plan), "mend-bitmap");
+    cr_expect_str_eq(left_in(scene->file), "one two");
+    q2_scene_close(scene);
 }
 
 /* Without leave, everything is told and nothing done. */
