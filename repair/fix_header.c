@@ -210,6 +210,9 @@ is_convincing(const struct q2_candidate *base, const struct q2_candidate *best,
     q2_header_decode(best->bytes, sizeof best->bytes, &new);
     if (old.crypt_method == Q2_CRYPT_LUKS && new.crypt_method != Q2_CRYPT_LUKS)
         return false;
+    /* One that has nothing to show has no faults. */
+    if ((old.size && !new.size) || (old.l1_size && !new.l1_size))
+        return false;
     if (base->header_bad)
         return true;
     bool less =
@@ -280,6 +283,42 @@ is_header(const struct q2_trial *trial)
            q2_header_plausible(&header, trial->file_size);
 }
 
+/* Whether the place of a table is lost. */
+static bool
+lacks_table(unsigned usable)
+{
+    unsigned needed = Q2_USABLE_L1 | Q2_USABLE_SNAPSHOTS;
+    return (usable & Q2_USABLE_GEOMETRY) && (usable & needed) != needed;
+}
+
+/* Look for the tables themselves, where the fields do not say where they are, or lead to another
+ * one than that which was found. `best` is what is close to the header, if it was `found`. */
+static int
+find_tables(struct q2_scene *scene, struct q2_trial *trial, const struct q2_candidate *best,
+            bool found, unsigned usable, bool *ret_done, struct q2_error *err)
+{
+    struct q2_candidate identity;
+    struct q2_rebuild rebuild = {.known = &identity};
+    unsigned before;
+    q2_trial_identity(trial, &identity);
+    int rc = find_usable(trial, &identity, &before, err);
+    if (rc < 0)
+        return rc;
+    *ret_done = false;
+    if (lacks_table(before)) {
+        rebuild.readable = before & Q2_USABLE_L1;
+        rebuild.rival = found ? best : NULL;
+    } else if (lacks_table(usable)) {
+        rebuild.known = best;
+        rebuild.readable = usable & Q2_USABLE_L1;
+    } else if (!found && q2_scene_count(scene, Q2_PROBLEM_ORPHAN_L1_TABLE)) {
+        rebuild.readable = true;
+    } else {
+        return 0;
+    }
+    return q2_header_rebuild(scene, trial, &rebuild, ret_done, err);
+}
+
 static int
 mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
 {
@@ -287,9 +326,9 @@ mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
     enum q2_confidence confidence;
     uint64_t faults = 0;
     unsigned usable = 0;
-    bool found;
+    bool found, done;
     if (!is_header(trial))
-        return q2_header_rebuild(scene, trial, NULL, false, err);
+        return q2_header_rebuild(scene, trial, &(struct q2_rebuild){.known = NULL}, &done, err);
     int rc = search_close(trial, &best, &found, &confidence, &faults, err);
     if (rc < 0)
         return rc;
@@ -301,14 +340,13 @@ mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
     if (rc < 0)
         return rc;
     if (!(usable & Q2_USABLE_GEOMETRY))
-        return q2_header_rebuild(scene, trial, NULL, false, err);
-    if (!(usable & Q2_USABLE_L1) || !(usable & Q2_USABLE_SNAPSHOTS))
-        return q2_header_rebuild(scene, trial, &best, usable & Q2_USABLE_L1, err);
-    if (found)
-        return carry_out(scene, trial, &best, faults, confidence, err);
-    if (q2_scene_count(scene, Q2_PROBLEM_ORPHAN_L1_TABLE))
-        return q2_header_rebuild(scene, trial, &best, true, err);
-    return 0;
+        return q2_header_rebuild(scene, trial, &(struct q2_rebuild){.known = NULL}, &done, err);
+    if (!found || confidence != Q2_CERTAIN || lacks_table(usable)) {
+        rc = find_tables(scene, trial, &best, found, usable, &done, err);
+        if (rc < 0 || done)
+            return rc;
+    }
+    return found ? carry_out(scene, trial, &best, faults, confidence, err) : 0;
 }
 
 /* A feature that nobody here knows may change the meaning of everything. */

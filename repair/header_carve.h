@@ -49,11 +49,15 @@ enum q2_size_source q2_carve_size_source(const struct q2_carving *carving,
                                          const struct q2_header *header,
                                          const struct q2_check *check);
 
-/* Look for what the header should lead to, and write one that does: an action of its own. `known`,
- * unless NULL, is a header of which only the place of the L1 table or of the snapshot table is
- * lost; if the image is `readable` all the same, another has to be much better. Does nothing where
- * nothing is found. */
+/* Look for what the header should lead to, and write one that does: an action of its own. */
+struct q2_rebuild {
+    const struct q2_candidate *known; /* NULL, or of this only the place of a table is lost */
+    bool readable;                    /* by that all the same: another has to be much better */
+    const struct q2_candidate *rival; /* NULL, or nothing is done unless it is better than this */
+};
+
+/* *ret_done: there is an action, or nothing else can be done either. */
 int q2_header_rebuild(struct q2_scene *scene, struct q2_trial *trial,
-                      const struct q2_candidate *known, bool readable, struct q2_error *err);
+                      const struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err);
 
 #endif

@@ -224,21 +224,38 @@ ignore(void *data, const struct q2_violation *violation)
     (void)violation;
 }
 
-int
-q2_header_rebuild(struct q2_scene *scene, struct q2_trial *trial, const struct q2_candidate *known,
-                  bool readable, struct q2_error *err)
+/* Whether the best that was found is to be written. */
+static int
+is_accepted(const struct q2_carving *carving, const struct q2_rebuild *rebuild,
+            const struct q2_candidate *best, bool *ret_accepted, struct q2_error *err)
 {
-    struct q2_carving carving = {.trial = trial, .has_known = known != NULL};
+    *ret_accepted = true;
+    if (rebuild->readable && !carving->lost_snapshots &&
+        best->faults > carving->search.base.faults / CONVINCING)
+        *ret_accepted = false;
+    if (!rebuild->rival)
+        return 0;
+    struct q2_candidate rival = *rebuild->rival;
+    int rc = q2_trial_check(carving->trial, &rival, NULL, err);
+    *ret_accepted &= rc == 0 && best->faults < rival.faults;
+    return rc;
+}
+
+int
+q2_header_rebuild(struct q2_scene *scene, struct q2_trial *trial, const struct q2_rebuild *rebuild,
+                  bool *ret_done, struct q2_error *err)
+{
+    struct q2_carving carving = {.trial = trial, .has_known = rebuild->known != NULL};
+    const struct q2_sink quiet = {.report = ignore};
     struct q2_candidate base, best;
     enum q2_confidence confidence;
     bool found = false;
     q2_trial_identity(trial, &base);
-    if (known) {
-        base = *known;
-        q2_header_decode(known->bytes, sizeof known->bytes, &carving.known);
-        const struct q2_sink quiet = {.report = ignore};
+    if (rebuild->known) {
+        base = *rebuild->known;
+        q2_header_decode(base.bytes, sizeof base.bytes, &carving.known);
         unsigned usable = q2_header_validate(&carving.known, trial->file_size, &quiet);
-        carving.lost_snapshots = readable && !(usable & Q2_USABLE_SNAPSHOTS);
+        carving.lost_snapshots = rebuild->readable && !(usable & Q2_USABLE_SNAPSHOTS);
     }
     q2_search_init(&carving.search, trial, &base);
     int rc = q2_header_scan(scene, &carving.sightings, err);
@@ -246,10 +263,10 @@ q2_header_rebuild(struct q2_scene *scene, struct q2_trial *trial, const struct q
         rc = q2_carve_headers(&carving, err);
     if (rc == 0)
         rc = q2_search_decide(&carving.search, &found, &best, &confidence, err);
-    if (found && readable && !carving.lost_snapshots &&
-        best.faults > carving.search.base.faults / CONVINCING)
-        found = false;
-    if (rc == 0 && (found || !readable))
+    if (rc == 0 && found)
+        rc = is_accepted(&carving, rebuild, &best, &found, err);
+    *ret_done = found || (!rebuild->readable && !rebuild->rival);
+    if (rc == 0 && *ret_done)
         rc = found ? carry_out(scene, &carving, &best, confidence, err)
                    : begin_anew(scene, &carving, err);
     q2_sightings_destroy(&carving.sightings);

@@ -28,16 +28,18 @@ same(const struct q2_candidate *a, const struct q2_candidate *b)
            (!a->flip_mask || a->flip_at == b->flip_at);
 }
 
-/* What it is called where it first differs from the image. */
+/* Where it first differs from the image, and by how much from the base. */
 static void
-find_difference(const struct q2_trial *trial, struct q2_candidate *candidate)
+find_difference(const struct q2_search *search, struct q2_candidate *candidate)
 {
-    unsigned bits = (unsigned)__builtin_popcount(candidate->flip_mask);
+    const struct q2_candidate *base = &search->base;
+    bool other_flip =
+        candidate->flip_mask != base->flip_mask || candidate->flip_at != base->flip_at;
+    unsigned bits = other_flip ? (unsigned)__builtin_popcount(candidate->flip_mask) : 0;
     candidate->at = candidate->flip_at;
     for (size_t i = sizeof candidate->bytes; i-- > 0;) {
-        uint8_t difference = candidate->bytes[i] ^ trial->area[i];
-        bits += (unsigned)__builtin_popcount(difference);
-        if (difference)
+        bits += (unsigned)__builtin_popcount(candidate->bytes[i] ^ base->bytes[i]);
+        if (candidate->bytes[i] != search->trial->area[i])
             candidate->at = i;
     }
     candidate->one_bit = bits == 1;
@@ -57,7 +59,7 @@ q2_search_offer(struct q2_search *search, const struct q2_candidate *candidate)
     found.tried = false;
     if (clears_named_feature(search, &found))
         return;
-    find_difference(search->trial, &found);
+    find_difference(search, &found);
     q2_trial_glance(search->trial, &found);
     search->offered++;
     if (!q2_candidate_better(&found, &search->base))

@@ -423,6 +423,10 @@ add_up(struct q2_candidate *candidate, const struct q2_check *check)
             q2_catalogue((enum q2_problem)p)->severity != Q2_SEVERITY_NOTE)
             candidate->header_faults += count;
     }
+    if (q2_header_in_disguise(check->area, check->area_length)) {
+        candidate->faults++;
+        candidate->header_faults++;
+    }
     /* Nothing else was looked at, so it is not that there is nothing else. */
     if (!(check->usable & Q2_USABLE_GEOMETRY))
         candidate->faults += UINT64_C(1) << 40;

@@ -19,7 +19,7 @@ struct q2_candidate {
     uint8_t flip_mask; /* its bits that do; 0: none */
     bool fresh;        /* nothing follows the header: an end marker is to be written there */
     uint64_t at;       /* of the first byte that differs from what is there, for the plan */
-    bool one_bit;      /* that is all that differs */
+    bool one_bit;      /* that is all that differs from what it was made of */
     /* Of the glance. */
     uint64_t bad;    /* contradictions */
     uint64_t good;   /* what agrees */
