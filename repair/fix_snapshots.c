@@ -426,6 +426,15 @@ is_clean(const struct q2_check *check)
            check->counts.check_errors == 0;
 }
 
+/* Whether an entry is where it seems to be: one that an earlier entry's wrong length made up has
+ * no texts. */
+static bool
+is_in_step(const struct q2_scene *scene, uint32_t map)
+{
+    const struct q2_snapshot_name *name = &scene->check->snapshots[map - 1];
+    return name->id[0] && !strchr(name->id, '\\') && !strchr(name->name, '\\');
+}
+
 static int
 run(struct q2_scene *scene, bool entries, struct q2_error *err)
 {
@@ -435,7 +444,8 @@ run(struct q2_scene *scene, bool entries, struct q2_error *err)
         return rc;
     if (!entries)
         rc = mend_table(&tables, err);
-    for (uint32_t m = 1; entries && m < tables.slots->map_count && rc == 0; m++)
+    for (uint32_t m = 1; entries && m < tables.slots->map_count && rc == 0 && is_in_step(scene, m);
+         m++)
         rc = mend_snapshot(&tables, m, err);
     q2_tables_close(&tables);
     return rc == 0 ? q2_scene_recheck(scene, err) : rc;
