@@ -7,6 +7,7 @@
 
 #include "repair/fix.h"
 
+#include "core/base/endian.h"
 #include "repair/bitmap_list.h"
 #include "repair/header_area.h"
 
@@ -36,6 +37,31 @@ remove_extension(struct q2_scene *scene, struct q2_error *err)
     return rc;
 }
 
+/* An extension with a wrong length may have swallowed what follows it. Give it the length that it
+ * must have, if extensions follow then up to an end marker. */
+static int
+cut_extension(struct q2_scene *scene, struct q2_error *err)
+{
+    struct q2_header_area area;
+    struct q2_extension extension;
+    int rc = q2_header_area_read(scene, &area, err);
+    if (rc < 0)
+        return rc;
+    const struct q2_header_part *part = q2_header_area_find(&area, Q2_EXTENSION_BITMAPS);
+    uint64_t offset = area.header.header_length;
+    size_t end = q2_extension_area(&area.header, area.usable, area.length);
+    uint64_t at = part ? (uint64_t)(part->data - area.bytes) - 4 : 0;
+    if (part) {
+        q2_store_be32(area.bytes + at, Q2_EXTENSION_BITMAPS_LENGTH);
+        while (q2_extension_next(area.bytes, end, &offset, &extension) > 0) {
+        }
+        if (extension.type == Q2_EXTENSION_END && extension.length == 0)
+            rc = q2_scene_write(scene, Q2_OWNER_HEADER, at, area.bytes + at, 4, err);
+    }
+    q2_header_area_destroy(&area);
+    return rc;
+}
+
 static int
 remove_all(struct q2_scene *scene, enum q2_problem problem, const char *why, struct q2_error *err)
 {
@@ -45,7 +71,11 @@ remove_all(struct q2_scene *scene, enum q2_problem problem, const char *why, str
         q2_bitmap_answer(scene, problem);
     else
         q2_bitmap_answer_directory(scene);
-    int rc = apply ? remove_extension(scene, err) : 0;
+    int rc = 0;
+    if (apply && problem == Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH)
+        rc = cut_extension(scene, err);
+    if (apply && rc == 0)
+        rc = remove_extension(scene, err);
     q2_plan_end(&scene->plan);
     return rc;
 }

@@ -270,6 +270,25 @@ Test(repair_bitmaps, does_not_bring_back_what_was_removed)
     q2_scene_close(scene);
 }
 
+/* A length that is too long takes in what follows: that must not go with the bitmaps. */
+Test(repair_bitmaps, gives_back_what_a_wrong_length_swallowed)
+{
+    for (unsigned sound = 0; sound < 2; sound++) {
+        char text[1024];
+        snprintf(text, sizeof text, "extension 0x12345678 \"something\"\n" IMAGE "%s%s",
+                 "extension[0].length = 48\n", sound ? "" : "bitmaps.directory_offset = 0\n");
+        Q2_AUTOCLOSE struct q2_file *image = build_image(text);
+        struct q2_scene *scene = scene_of(image);
+        cr_assert_eq(q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BITMAPS_LENGTH), 1);
+        cr_assert_eq(q2_scene_count(scene, Q2_PROBLEM_EXTENSION_UNKNOWN), 0);
+        fix(scene);
+        cr_expect_str_eq(done_by(&scene->plan), sound ? "mend-extensions" : "remove-bitmaps");
+        cr_expect_eq(q2_scene_count(scene, Q2_PROBLEM_EXTENSION_UNKNOWN), 1);
+        cr_expect_str_eq(left_in(scene->file), sound ? "one two three" : "");
+        q2_scene_close(scene);
+    }
+}
+
 /* Without leave, everything is told and nothing done. */
 Test(repair_bitmaps, leaves_all_as_it_is_where_it_may_do_nothing)
 {
