@@ -13,7 +13,8 @@
  *     or the repair is complete. That again holds where going by the journal is cut short.
  *
  * `repair-sweep [--shard I/N] [--points N] FOLDER...` takes each Nth folder from the Ith on, and of
- * each kind of interruption at most so many, evenly spread. */
+ * each kind of interruption about so many, evenly spread. With more points than by default, images
+ * that take long are not left out. */
 
 #include "checker/catalogue.h"
 #include "core/base/checked.h"
@@ -33,6 +34,7 @@
 
 enum {
     POINTS = 6,
+    LARGE = 16 << 20,  /* bytes of an image that take too long to be checked again and again */
     GROWTH = 64,       /* clusters that a file may grow by, besides to twice its size */
     DETOUR = 65 << 20, /* bytes: new clusters keep away from where dangling pointers lead */
 };
@@ -379,8 +381,13 @@ sweep_folder(const char *folder, uint64_t points)
     sweep.blind = setup.fault.kind != Q2_FAULT_NONE;
     if (sweep.blind && q2_file_new_fault(sweep.before, &setup.fault, &sweep.view, &err) < 0)
         folder_die(folder, err.message);
-    sweep_level(&sweep, Q2_LEVEL_CERTAIN, digest);
-    sweep_level(&sweep, Q2_LEVEL_GUESS, digest);
+    uint64_t stored = 0;
+    if (q2_file_allocated(sweep.before, &stored, &err) < 0)
+        folder_die(folder, err.message);
+    if (stored <= LARGE || points > POINTS) {
+        sweep_level(&sweep, Q2_LEVEL_CERTAIN, digest);
+        sweep_level(&sweep, Q2_LEVEL_GUESS, digest);
+    }
     if (sweep.blind)
         q2_file_close(sweep.view);
     q2_file_close(sweep.before);
