@@ -189,23 +189,40 @@ q2_rebuild_find_table(struct q2_rebuild *rebuild, struct q2_error *err)
 
 /* ---- new places ---- */
 
-/* Clusters that only the old refcount structures used. */
+/* Whether nothing uses a cluster, as far as can be told: what a block that is none says of it does
+ * not matter. `look` is that of the block which counts it, in rebuild->recorded. */
+static bool
+is_free(const struct q2_rebuild *rebuild, uint64_t cluster, const struct q2_block_look *look)
+{
+    const struct q2_scene *scene = rebuild->scene;
+    uint64_t index = cluster & (per_block(rebuild) - 1);
+    bool counted = look->credible &&
+                   q2_refcount_get(rebuild->recorded, rebuild->geometry->refcount_order, index);
+    bool kept = cluster < scene->keep_clusters && q2_bit_test(scene->keep, cluster);
+    return !counted && !kept && q2_rebuild_references(rebuild, cluster) == 0;
+}
+
+/* Free clusters inside the file, those included that only the old refcount structures used. While
+ * any damage is left, what is free is not known. */
 static int
 reuse(struct q2_rebuild *rebuild, uint64_t count, uint64_t *ret_first, struct q2_error *err)
 {
-    uint64_t number = 0, run = 0, last = UINT64_MAX - 1;
-    const struct q2_chunk *chunk;
-    for (; (chunk = q2_tally_next(rebuild->dropped, &number)) != NULL; number++)
-        for (unsigned i = 0; i < Q2_CHUNK_CLUSTERS; i++) {
-            uint64_t cluster = (number << Q2_CHUNK_BITS) + i;
-            bool fits = q2_bit_test(chunk->seen, i) && unused(rebuild, cluster, 1);
-            run = !fits ? 0 : cluster == last + 1 ? run + 1 : 1;
-            last = cluster;
-            if (run < count)
-                continue;
-            *ret_first = cluster - count + 1;
-            return 0;
+    struct q2_block_look look = {0};
+    bool damage = q2_loose_damage(rebuild->scene);
+    uint64_t run = 0;
+    for (uint64_t cluster = 1; cluster < rebuild->geometry->file_clusters && !damage; cluster++) {
+        uint64_t index = cluster >> rebuild->geometry->refcount_block_bits;
+        if (cluster == 1 || (cluster & (per_block(rebuild) - 1)) == 0) {
+            look = (struct q2_block_look){0};
+            if (index < rebuild->entries && rebuild->old[index])
+                q2_rebuild_look(rebuild, index, rebuild->old[index], &look);
         }
+        run = is_free(rebuild, cluster, &look) ? run + 1 : 0;
+        if (run < count)
+            continue;
+        *ret_first = cluster - count + 1;
+        return 0;
+    }
     return q2_error_set(err, Q2_ERR_NOSPACE, "%s: there is no room for new refcount blocks",
                         rebuild->scene->base->name);
 }
