@@ -21,6 +21,7 @@ struct gap {
     uint64_t first; /* L2 index */
     uint64_t count;
     uint64_t before, behind; /* entries beside it; 0: none, or the table ends there */
+    uint64_t torn;           /* entries so far in gaps of whole sectors among entries that map */
 };
 
 static const struct q2_geometry *
@@ -173,6 +174,42 @@ try_compressed(const struct gap *gap, struct q2_error *err)
     return rc;
 }
 
+/* ---- what other maps have ---- */
+
+/* Entries that other maps have in the gap, of clusters that are counted once more than they are
+ * used.
+ */
+static int
+try_peers(const struct gap *gap, struct q2_error *err)
+{
+    const struct q2_geometry *geometry = geometry_of(gap);
+    uint64_t *raws, run = 0;
+    int rc = new_raws(gap, &raws, err);
+    if (rc < 0)
+        return rc;
+    for (uint64_t i = 0; i <= gap->count && rc == 0; i++) {
+        const struct q2_suspect place = {
+            .at = (gap->reference->table << geometry->cluster_bits) +
+                  (gap->first + i) * geometry->l2_entry_size,
+            .l1_index = gap->reference->slot,
+            .l2_index = (uint32_t)(gap->first + i),
+        };
+        uint64_t peer = i < gap->count ? q2_entries_peer(gap->entries, &place) : 0;
+        if (peer) {
+            raws[run++] = peer << geometry->cluster_bits;
+            continue;
+        }
+        if (run)
+            rc =
+                fill(gap, i - run, run, raws, Q2_LIKELY,
+                     "other maps have clusters there that are counted once more than they are used",
+                     err);
+        run = 0;
+    }
+    free_raws(gap, raws);
+    return rc;
+}
+
 /* ---- finding them ---- */
 
 static bool
@@ -200,8 +237,31 @@ look_in_table(struct gap *gap, struct q2_error *err)
         gap->count = end - i;
         gap->before = i ? q2_l2_load(geometry, table, i - 1).raw : 0;
         gap->behind = end < geometry->l2_entries ? q2_l2_load(geometry, table, end).raw : 0;
+        if (at_sector(gap, i) && at_sector(gap, end) && (gap->before || gap->behind))
+            gap->torn += gap->count;
         rc = gap->before & Q2_ENTRY_COMPRESSED ? try_compressed(gap, err) : try_standard(gap, err);
+        if (rc == 0 && gap->entries->survey->counts_help &&
+            q2_scene_count(gap->entries->survey->scene, Q2_PROBLEM_REFCOUNT_TOO_HIGH))
+            rc = try_peers(gap, err);
     }
+    return rc;
+}
+
+/* Keep what is lost where the gaps of whole sectors could be theirs, and hardly anything else: it
+ * cannot be told which cluster belongs where. */
+static int
+keep_for_torn(const struct gap *gap, struct q2_error *err)
+{
+    struct q2_survey *survey = gap->entries->survey;
+    uint64_t lost = 0;
+    int rc = 0;
+    for (uint64_t cluster = 1; cluster < survey->clusters; cluster++)
+        lost += q2_survey_lost(survey, cluster);
+    if (lost == 0 || lost > gap->torn || lost < gap->torn / 2)
+        return 0;
+    for (uint64_t cluster = 1; cluster < survey->clusters && rc == 0; cluster++)
+        if (q2_survey_lost(survey, cluster))
+            rc = q2_scene_keep(survey->scene, cluster, 1, err);
     return rc;
 }
 
@@ -225,6 +285,8 @@ q2_fix_gaps(struct q2_scene *scene, struct q2_error *err)
         last = gap.reference->table;
         rc = look_in_table(&gap, err);
     }
+    if (rc == 0 && gap.torn)
+        rc = keep_for_torn(&gap, err);
     q2_entries_destroy(&entries);
     return rc;
 }

@@ -137,7 +137,9 @@ q2_match_near(struct q2_matcher *matcher, const struct q2_suspect *suspect, unsi
 {
     uint64_t raw = suspect->entry.raw;
     *ret_matches = (struct q2_matches){.count = 0};
-    for (unsigned i = 0; i < 64; i++) {
+    if (distance == 0)
+        try_entry(matcher, suspect, raw, ret_matches);
+    for (unsigned i = 0; distance && i < 64; i++) {
         uint64_t one = raw ^ UINT64_C(1) << i;
         if (distance == 1)
             try_entry(matcher, suspect, one, ret_matches);

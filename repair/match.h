@@ -42,7 +42,7 @@ void q2_matcher_destroy(struct q2_matcher *matcher);
  * is the length of the stream, bytes; may be NULL. */
 bool q2_matcher_decodes(struct q2_matcher *matcher, uint64_t raw, size_t *ret_used);
 
-/* Entries that differ from `raw` in exactly `distance` bits (1 or 2), obey the rules, and lead to
+/* Entries that differ from `raw` in exactly `distance` bits (0 to 2), obey the rules, and lead to
  * what is lost; of compressed clusters, to a stream that decodes. Where some of these are exact, as
  * software makes them, those that are longer than need be are left out. */
 void q2_match_near(struct q2_matcher *matcher, const struct q2_suspect *suspect, unsigned distance,

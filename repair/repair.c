@@ -45,12 +45,12 @@ has_geometry(const struct q2_scene *scene)
     return scene->check && scene->check->usable & Q2_USABLE_GEOMETRY;
 }
 
-/* Whether a stage looks for what lost clusters were. Where nothing but refcounts and flags is wrong,
- * there are none, and looking for them takes longer than all the rest. */
+/* Whether a stage looks for what lost clusters were. Where nothing but refcounts and flags is
+ * wrong, there are none, and looking for them takes longer than all the rest. */
 static bool
 has_nothing_to_find(const struct q2_scene *scene, enum q2_stage stage)
 {
-    if (stage != Q2_STAGE_TABLES && stage != Q2_STAGE_ENTRIES && stage != Q2_STAGE_OVERLAPS)
+    if (stage < Q2_STAGE_TABLES || stage > Q2_STAGE_OVERLAPS)
         return false;
     for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
         enum q2_problem problem = (enum q2_problem)p;
@@ -59,6 +59,7 @@ has_nothing_to_find(const struct q2_scene *scene, enum q2_stage stage)
         bool matters = entry->severity <= Q2_SEVERITY_ERROR || entry->pass == Q2_PASS_MAP;
         if (q2_scene_count(scene, problem) && matters &&
             (!refcounts || problem == Q2_PROBLEM_CLUSTER_LEAKED ||
+             problem == Q2_PROBLEM_REFCOUNT_TOO_HIGH ||
              problem == Q2_PROBLEM_REFCOUNT_BLOCK_OVERLAP))
             return false;
     }

@@ -16,6 +16,7 @@
 #include <string.h>
 
 enum {
+    SECTOR = 512,
     L1_PIECE = 4096, /* bytes of an L1 table that are read at once */
     MAX_REFERENCES = 1 << 24,
 };
@@ -264,7 +265,8 @@ judge_table(struct q2_survey *survey, const struct q2_table_reference *first, ui
         return rc;
     if (q2_bit_test(survey->structures, first->table))
         why |= Q2_SUSPECT_METADATA;
-    if (!look.readable || (look.faults && look.faults > look.mapped * 4))
+    /* A sector of garbage in it is no reason to give up on the rest. */
+    if (!look.readable || look.faults > look.mapped * (SECTOR / 8))
         why |= Q2_SUSPECT_TARGET;
     if (first[count - 1].slot != first->slot || q2_survey_overlaps(survey, first->table))
         why |= Q2_SUSPECT_SHARED;

@@ -160,6 +160,9 @@ clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confid
 static bool
 is_unexplained(const struct q2_tables *tables, const struct q2_suspect *suspect)
 {
+    /* The table was written over, in its place: fix_garbled.c. */
+    if (suspect->why == Q2_SUSPECT_TARGET)
+        return false;
     const struct q2_slot_map *map = suspect->is_l1 ? &tables->slots->maps[suspect->map] : NULL;
     return map && map->raw && suspect->l1_index < map->size &&
            map->state[suspect->l1_index] == Q2_SLOT_SUSPECT;
