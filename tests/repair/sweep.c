@@ -14,7 +14,7 @@
  *
  * `repair-sweep [--shard I/N] [--points N] FOLDER...` takes each Nth folder from the Ith on, and of
  * each kind of interruption about so many, evenly spread. With more points than by default, images
- * that take long are not left out. */
+ * that take long are not spared. */
 
 #include "checker/catalogue.h"
 #include "core/base/checked.h"
@@ -384,6 +384,8 @@ sweep_folder(const char *folder, uint64_t points)
     uint64_t stored = 0;
     if (q2_file_allocated(sweep.before, &stored, &err) < 0)
         folder_die(folder, err.message);
+    if (stored > LARGE / 4 && points == POINTS)
+        sweep.points = 1;
     if (stored <= LARGE || points > POINTS) {
         sweep_level(&sweep, Q2_LEVEL_CERTAIN, digest);
         sweep_level(&sweep, Q2_LEVEL_GUESS, digest);

@@ -41,6 +41,11 @@ Test(prove, guest_data)
              .offset = 4096, .length = 512, .plan = names_it_in_a_snapshot),
         PAIR("half of it named", PLAIN, "fill l2[1].offset + 2048 4096 0\n", CHANGED, CHANGED,
              .offset = 8192, .length = 2048, .plan = names_second_cluster),
+        PAIR("refcounts that a guest reads", PLAIN "l2[1].offset = offset(refcount_block[0])\n",
+             "refcount[1500] = 1\n", CHANGED, CHANGED, .offset = 4096, .length = 4096),
+        PAIR("cut off", PLAIN, "truncate file.size - 4K\n", CHANGED, FOUND,
+             .problem = Q2_PROBLEM_L2_ENTRY_PAST_END, .offset = (2 << 20) + (60 << 10),
+             .length = 4096),
         PAIR("what nobody uses", PLAIN "leak 1 0x41\n", "byte[offset(leak[0])] = 0\n", PROVEN,
              PROVEN),
     };
@@ -90,6 +95,8 @@ Test(prove, entries)
         PAIR("reserved bits, cleared", PLAIN "l2[1].reserved = 2\n",
              "refcount(l2[1].offset) = 0\nl2[1] = 0\n", CHANGED, CHANGED, .offset = 4096,
              .length = 4096),
+        PAIR("zero flag of version 2", "version 2\n" PLAIN "l2[1].zero = 1\n", "l2[1].zero = 0\n",
+             PROVEN, PROVEN),
         PAIR("zeros, unallocated", PLAIN "zero 16K 4K\n", "map(16K) = 0\n", PROVEN, PROVEN),
         PAIR("a hole filled", SPARE("0x43"),
              "l2[16].offset = offset(leak[0])\n"
