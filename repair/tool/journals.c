@@ -79,6 +79,11 @@ add(struct journals *journals, char *name, bool write, struct q2_error *err)
     int rc = q2_file_open(name, write ? Q2_OPEN_WRITE : 0, &journals->files[journals->count], err);
     if (rc == 0)
         journals->names[journals->count++] = Q2_STEAL(owned);
+    /* Who may read the image need not be allowed to read what undoes its repairs. */
+    if (rc == Q2_ERR_OPEN && !write) {
+        say_note("%s, so that it is not known whether a repair was interrupted", err->message);
+        return 0;
+    }
     return rc;
 }
 

@@ -217,24 +217,26 @@ repair(struct run *run, struct q2_repair_report *report, struct q2_error *err)
     }
     if (!run->options->dry_run && q2_repair_needed(report->repair))
         rc = carry_out(run, report, err);
-    if (rc == 0 && !run->options->quiet)
-        rc = print_end(run, report, err);
     if (rc == 0 && !is_as_promised(report))
         rc = q2_error_set(err, Q2_ERR_CORRUPT,
                           "%s: the image is not what the repair should have made of it; is "
                           "something else writing to it?",
                           run->options->image);
+    if (rc == 0 && !run->options->quiet)
+        rc = print_end(run, report, err);
     return rc;
 }
 
 static const char *
 hint_for(const struct run *run, const struct q2_repair_report *report, const struct q2_error *err)
 {
+    if (report->applied)
+        return "the repair is written, and --undo takes it back";
     if (err->code == Q2_ERR_BUDGET)
         return "--max-memory allows more";
-    if (report->repair && !report->applied && !run->journal && !run->options->dry_run)
+    if (report->repair && !run->journal && !run->options->dry_run)
         return "nothing was written; --journal=FILE keeps what undoes the repair elsewhere";
-    if (report->repair && !report->applied && run->told->keep)
+    if (report->repair && run->told->keep)
         return "run qcow2-repair again, which puts the image back";
     if (report->repair && err->code == Q2_ERR_NOSPACE)
         return "--journal=FILE keeps what undoes the repair elsewhere";
