@@ -223,6 +223,28 @@ examine(struct probe *probe, uint64_t cluster)
         hold_table(probe, cluster, as_l1);
 }
 
+static bool
+has_bitmaps(const struct q2_check *check)
+{
+    return check && (check->extensions.has_bitmaps ||
+                     check->header.autoclear_features & Q2_AUTOCLEAR_BITMAPS);
+}
+
+/* Whether what the check takes for an orphaned L2 table has the form of a bitmap table as well, in
+ * an image that had bitmaps before the repair: as long as it had, the check knew it for a leak. */
+static bool
+was_bitmap_table(struct probe *probe, const struct q2_finding *finding)
+{
+    const struct q2_rebuild *rebuild = probe->rebuild;
+    uint64_t size = rebuild->geometry->cluster_size;
+    if (!probe->bitmaps || finding->problem != Q2_PROBLEM_ORPHAN_L2_TABLE ||
+        q2_file_read_padded(rebuild->scene->file, finding->target_offset, probe->bytes, size,
+                            NULL) < 0)
+        return false;
+    look_at(probe, size, false);
+    return probe->copied == 0;
+}
+
 /* Look into all that are not holes. */
 static void
 find_tables(struct q2_rebuild *rebuild, struct q2_loose *loose)
@@ -230,8 +252,7 @@ find_tables(struct q2_rebuild *rebuild, struct q2_loose *loose)
     const struct q2_check *check = rebuild->scene->check;
     unsigned bits = rebuild->geometry->cluster_bits;
     struct probe probe = {.rebuild = rebuild, .loose = loose, .bytes = rebuild->wanted};
-    probe.bitmaps =
-        check->extensions.has_bitmaps || check->header.autoclear_features & Q2_AUTOCLEAR_BITMAPS;
+    probe.bitmaps = has_bitmaps(check) || has_bitmaps(rebuild->scene->before);
     uint64_t extent_end = 0;
     bool data = true;
     for (uint64_t w = 0; w < loose->words; w++)
@@ -248,7 +269,8 @@ find_tables(struct q2_rebuild *rebuild, struct q2_loose *loose)
         const struct q2_finding *finding = q2_check_finding(check, i);
         if ((finding->problem == Q2_PROBLEM_ORPHAN_L1_TABLE ||
              finding->problem == Q2_PROBLEM_ORPHAN_L2_TABLE) &&
-            !was_given_up(rebuild->scene, finding->target_offset))
+            !was_given_up(rebuild->scene, finding->target_offset) &&
+            !was_bitmap_table(&probe, finding))
             hold(loose, finding->target_offset >> bits);
     }
 }
