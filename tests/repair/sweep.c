@@ -347,7 +347,7 @@ sweep_level(struct sweep *sweep, enum q2_repair_level level, char digest[65])
     sweep->options.level = level;
     sweep->repair = NULL;
     int rc = q2_repair_plan(sweep->view, &sweep->options, &sweep->repair, &err);
-    if (rc == Q2_ERR_NOT_QCOW2)
+    if (rc == Q2_ERR_NOT_QCOW2 || rc == Q2_ERR_BUDGET) /* which is a clear refusal */
         return;
     if (rc < 0 || q2_repair_digest(sweep->repair, now, &err) < 0) {
         complain(sweep, "it cannot be planned for: %s", err.message);
