@@ -10,10 +10,28 @@ enum {
     MAX_TURNS = 1 << 28, /* of all loops together */
 };
 
+static bool
+has_twin(const struct q2_slots *slots)
+{
+    const struct q2_slot_map *active = &slots->maps[0];
+    for (uint32_t m = 1; m < slots->map_count; m++) {
+        const struct q2_slot_map *map = &slots->maps[m];
+        bool same = active->raw && map->raw && map->sound > 0;
+        for (uint64_t s = 0; same && s < q2_min(active->size, map->size); s++)
+            same = q2_entry_offset(active->raw[s]) == q2_entry_offset(map->raw[s]);
+        if (same)
+            return true;
+    }
+    return false;
+}
+
 void
 q2_placing_init(struct q2_placing *placing, struct q2_carving *carving)
 {
-    *placing = (struct q2_placing){.slots = carving->slots, .carving = carving, .turns = MAX_TURNS};
+    *placing = (struct q2_placing){.slots = carving->slots,
+                                   .carving = carving,
+                                   .turns = MAX_TURNS,
+                                   .twin = has_twin(carving->slots)};
 }
 
 void

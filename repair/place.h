@@ -30,6 +30,9 @@ struct q2_placing {
     struct q2_placement *items;
     uint64_t count, capacity;
     uint64_t turns; /* of loops whose length an image can multiply */
+    /* A snapshot's L1 table is the same as the active one: the disk was just set back to it, or
+     * nothing was written since, and what is lost may be of a state that was given up. */
+    bool twin;
 };
 
 void q2_placing_init(struct q2_placing *placing, struct q2_carving *carving);

@@ -97,23 +97,6 @@ gather(struct q2_place_work *work, struct q2_error *err)
     return rc;
 }
 
-/* Whether a snapshot's L1 table is the same as the active one: then the disk was just set back to
- * it, or nothing was written since, and lost tables may be those of a state that was given up. */
-static bool
-has_twin(const struct q2_slots *slots)
-{
-    const struct q2_slot_map *active = &slots->maps[0];
-    for (uint32_t m = 1; m < slots->map_count; m++) {
-        const struct q2_slot_map *map = &slots->maps[m];
-        bool same = map->raw && map->sound > 0;
-        for (uint64_t s = 0; s < q2_min(active->size, map->size) && same; s++)
-            same = q2_entry_offset(active->raw[s]) == q2_entry_offset(map->raw[s]);
-        if (same)
-            return true;
-    }
-    return false;
-}
-
 /* ---- continuations ---- */
 
 static int
@@ -315,7 +298,7 @@ place_map(struct q2_placing *placing, uint32_t map, struct q2_error *err)
                                  .slots = &placing->slots->maps[map]};
     int rc = work.slots->raw ? gather(&work, err) : 0;
     if (rc == 0 && work.loose && work.open) {
-        work.twin = map == 0 && has_twin(placing->slots);
+        work.twin = map == 0 && placing->twin;
         link_nodes(&work);
         rc = put_home(&work, err);
         if (rc == 0)

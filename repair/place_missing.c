@@ -86,7 +86,7 @@ trust(const struct q2_placing *placing, const struct spread *spread, uint64_t mi
 {
     if (spread->younger > missing)
         return Q2_GUESS;
-    if (facts->room < facts->look.mapped)
+    if (facts->room < facts->look.mapped || placing->twin)
         return Q2_LIKELY;
     /* What was there once stays, so that older maps lost it only after all younger ones have it. */
     bool counted = has_one_block(placing->slots->scene->check);

@@ -90,15 +90,16 @@ struct outcome {
     unsigned wrong;
 };
 
+static const struct q2_scene_options one_thread = {.threads = 1};
+
 /* Repair at `level` and hold the entries of all L1 tables against those of the healthy image. */
 static struct outcome
 repair(struct image *image, enum q2_repair_level level)
 {
-    static const struct q2_scene_options options = {.threads = 1};
     struct outcome outcome = {0};
     struct q2_scene *scene = NULL;
     struct q2_error err = {0};
-    cr_assert_eq(q2_scene_open(image->file, &options, level, 0, &scene, &err), 0, "%s",
+    cr_assert_eq(q2_scene_open(image->file, &one_thread, level, 0, &scene, &err), 0, "%s",
                  err.message);
     cr_assert_eq(q2_fix_tables(scene, &err), 0, "%s", err.message);
     cr_assert_eq(scene->plan.failed, 0);
@@ -309,4 +310,71 @@ Test(repair_tables, whole_tables)
     wipe_all("sparse", SPARSE, 1);
     wipe_all("scattered", SCATTERED, 1);
     wipe_all("snapshots", SNAPSHOTS, 3);
+}
+
+/* ---- what is no damage ---- */
+
+/* A crash while the disk was set back to a snapshot leaves tables behind that are not to come back,
+ * though their slots are empty. */
+Test(repair_tables, set_back_to_a_snapshot)
+{
+    struct image image = open_image(SNAPSHOTS);
+    for (uint32_t map = 1; map < 3; map++) {
+        for (uint64_t s = 0; s < image.check->maps[0].l1_size; s++)
+            set_entry(&image, 0, s, entry(&image, map, s) & ~Q2_ENTRY_COPIED);
+        struct q2_scene *scene = NULL;
+        struct q2_error err = {0};
+        cr_assert_eq(q2_scene_open(image.file, &one_thread, Q2_LEVEL_CERTAIN, 0, &scene, &err), 0,
+                     "%s", err.message);
+        cr_assert_eq(q2_fix_tables(scene, &err), 0, "%s", err.message);
+        for (uint64_t i = 0; getenv("Q2_PLAN") && i < scene->plan.count; i++)
+            fprintf(stderr, "    %lx %s %s %s: %s\n", (unsigned long)scene->plan.actions[i].key,
+                    q2_action_id(scene->plan.actions[i].kind),
+                    q2_confidence_id(scene->plan.actions[i].confidence),
+                    scene->plan.actions[i].applied ? "applied" : "-",
+                    scene->plan.actions[i].evidence);
+        cr_expect(!q2_plan_does_anything(&scene->plan), "snapshot %u", map - 1);
+        q2_scene_close(scene);
+        heal(&image);
+    }
+    close_image(&image);
+}
+
+/* What may yet be put back must not be freed meanwhile. */
+Test(repair_tables, keeps_what_it_cannot_place)
+{
+    struct image image = open_image(SCATTERED);
+    set_entry(&image, 0, 2, 0);
+    struct q2_scene *scene = NULL;
+    struct q2_error err = {0};
+    cr_assert_eq(q2_scene_open(image.file, &one_thread, Q2_LEVEL_CERTAIN, 0, &scene, &err), 0, "%s",
+                 err.message);
+    cr_assert_eq(q2_fix_tables(scene, &err), 0, "%s", err.message);
+    cr_expect(scene->keep_all);
+    cr_expect(scene->plan.count == 1 && !scene->plan.actions[0].applied);
+    q2_scene_close(scene);
+    close_image(&image);
+}
+
+/* Leaked clusters that hold nothing like a table are none of this. */
+Test(repair_tables, leaves_leaks_alone)
+{
+    struct image image = {0};
+    struct q2_recipe_target target = {0};
+    struct q2_recipe *recipe = NULL;
+    struct q2_error err = {0};
+    const char *text = SPARSE "leak 40 random 9\n";
+    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
+    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
+    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
+    q2_recipe_free(recipe);
+    image.file = target.image;
+    struct q2_scene *scene = NULL;
+    cr_assert_eq(q2_scene_open(image.file, &one_thread, Q2_LEVEL_GUESS, 0, &scene, &err), 0, "%s",
+                 err.message);
+    cr_assert_eq(q2_fix_tables(scene, &err), 0, "%s", err.message);
+    cr_expect_eq(scene->plan.count, 0);
+    cr_expect(!scene->keep_all);
+    q2_scene_close(scene);
+    q2_file_close(image.file);
 }
