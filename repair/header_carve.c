@@ -19,6 +19,7 @@ enum {
     MAX_L1 = 16,
     MAX_REFCOUNTS = 8,
     MAX_SIZES = 3,  /* cluster sizes to try, if there are votes for any */
+    FEW_VOTES = 16, /* that mean nothing */
     MAX_EMPTY = 64, /* clusters in which an empty L1 table is looked for */
     PIECE = 64 << 10,
 };
@@ -407,22 +408,23 @@ q2_carve_headers(struct q2_carving *carving, struct q2_error *err)
         return 0;
     }
     for (unsigned extended = 0; extended <= 1; extended++) {
-        uint64_t votes[Q2_MAX_CLUSTER_BITS + 1];
+        unsigned least = extended ? Q2_MIN_EXTENDED_CLUSTER_BITS : Q2_MIN_CLUSTER_BITS;
+        uint64_t votes[Q2_MAX_CLUSTER_BITS + 1], total = 0;
         memcpy(votes, carving->sightings.strides[extended], sizeof votes);
-        for (unsigned turn = 0; turn < MAX_SIZES; turn++) {
-            unsigned best = 0;
-            for (unsigned bits = Q2_MIN_CLUSTER_BITS; bits <= Q2_MAX_CLUSTER_BITS; bits++)
-                if (votes[bits] > votes[best] && (!extended || bits >= 14))
+        for (unsigned bits = least; bits <= Q2_MAX_CLUSTER_BITS; bits++)
+            total += votes[bits];
+        for (unsigned turn = 0; turn < MAX_SIZES && total >= FEW_VOTES; turn++) {
+            unsigned best = least;
+            for (unsigned bits = least; bits <= Q2_MAX_CLUSTER_BITS; bits++)
+                if (votes[bits] > votes[best])
                     best = bits;
-            if (best)
+            if (votes[best])
                 try_size(carving, best, extended);
             votes[best] = 0;
         }
-        /* Too few clusters to have a distance. */
-        for (unsigned bits = Q2_MIN_CLUSTER_BITS;
-             carving->search.count == 0 && bits <= Q2_MAX_CLUSTER_BITS; bits++)
-            if (!extended || bits >= Q2_MIN_EXTENDED_CLUSTER_BITS)
-                try_size(carving, bits, extended);
+        /* Few clusters, or compressed ones, have no distance that says anything. */
+        for (unsigned bits = least; bits <= Q2_MAX_CLUSTER_BITS && total < FEW_VOTES; bits++)
+            try_size(carving, bits, extended);
     }
     return 0;
 }
