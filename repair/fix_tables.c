@@ -147,8 +147,10 @@ keep_evidence(struct q2_tables *tables)
     for (uint64_t i = 0; i < tables->placing.count; i++)
         if (!is_permitted(tables->scene, tables->placing.items[i].confidence))
             tables->scene->keep_all = true;
+    /* Tables that were written over in their places are for fix_garbled.c. */
     for (uint64_t i = 0; i < tables->survey->suspect_count; i++)
-        tables->scene->keep_all |= tables->survey->suspects[i].is_l1;
+        tables->scene->keep_all |= tables->survey->suspects[i].is_l1 &&
+                                   tables->survey->suspects[i].why != Q2_SUSPECT_TARGET;
 }
 
 static int

@@ -172,6 +172,24 @@ make_plan(struct q2_repair *repair, struct q2_error *err)
     return rc;
 }
 
+/* There is no header, and none was made: say at which level one could be. */
+static int
+no_header(const struct q2_scene *scene, struct q2_error *err)
+{
+    const struct q2_action *least = NULL;
+    for (uint64_t i = 0; i < scene->plan.count; i++)
+        if (!least || scene->plan.actions[i].confidence < least->confidence)
+            least = &scene->plan.actions[i];
+    if (!least)
+        return q2_error_set(err, Q2_ERR_NOT_QCOW2,
+                            "%s: no qcow2 header, and nothing in the file tells what it was",
+                            scene->base->name);
+    return q2_error_set(err, Q2_ERR_NOT_QCOW2,
+                        "%s: no qcow2 header; one that is %s could be made: %s", scene->base->name,
+                        least->confidence == Q2_GUESS ? "a guess (--guess)" : "likely (--likely)",
+                        least->evidence);
+}
+
 /* ---- the front ---- */
 
 int
@@ -197,9 +215,7 @@ q2_repair_plan(struct q2_file *file, const struct q2_repair_options *options,
     if (rc == 0)
         rc = make_plan(repair, err);
     if (rc == 0 && !repair->scene->check)
-        rc = q2_error_set(err, Q2_ERR_NOT_QCOW2,
-                          "%s: no qcow2 header, and nothing in the file tells what it was",
-                          file->name);
+        rc = no_header(repair->scene, err);
     if (rc < 0) {
         q2_repair_free(repair);
         return rc;
