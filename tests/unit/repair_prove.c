@@ -3,7 +3,7 @@
 
 /* The third rule of the proof: what could be read reads the same. */
 
-#include "pairs.h"
+#include "tests/unit/pairs.h"
 
 /* ---- guest data ---- */
 

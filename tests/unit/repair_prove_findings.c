@@ -3,7 +3,7 @@
 
 /* The first two rules of the proof: no finding is new, and what was answered is gone. */
 
-#include "pairs.h"
+#include "tests/unit/pairs.h"
 
 /* ---- findings ---- */
 
@@ -84,6 +84,9 @@ Test(prove, findings)
              PROVEN, PROVEN),
         PAIR("leak next to a leak", PLAIN "leak 2 0x41\nrefcount[39] = 0\n", "refcount[39] = 1\n",
              PROVEN, FOUND, .problem = Q2_PROBLEM_CLUSTER_LEAKED),
+        PAIR("leaks moved on by one", PLAIN "leak 3 0x41\nrefcount[40] = 0\n",
+             "refcount[38] = 0\nrefcount[40] = 1\n", PROVEN, FOUND,
+             .problem = Q2_PROBLEM_CLUSTER_LEAKED),
         PAIR("leak", PLAIN BEHIND, "refcount[6] = 1\n", PROVEN, FOUND,
              .problem = Q2_PROBLEM_CLUSTER_LEAKED),
         PAIR("leak, all kept", PLAIN BEHIND, "refcount[6] = 1\n", PROVEN, PROVEN,
@@ -119,6 +122,9 @@ Test(prove, light)
         PAIR("made in place", PLAIN, "l2[1].offset = 1G\n", PROVEN, FOUND,
              .problem = Q2_PROBLEM_L2_ENTRY_PAST_END, .plan = recovers, .blamed = 1),
         PAIR("header mended", PLAIN BEHIND "header.l1_table_offset |= 512\n",
+             "header.l1_table_offset = 12288\n", PROVEN, PROVEN),
+        PAIR("header mended, overlaps seen",
+             PLAIN "refcount(l2[1].offset) = 0\nl2[1] = l2[2]\nheader.l1_table_offset |= 512\n",
              "header.l1_table_offset = 12288\n", PROVEN, PROVEN),
         PAIR("header mended, refcounts not",
              PLAIN "refcount(l2[1].offset) = 0\nheader.l1_table_offset |= 512\n",
