@@ -85,9 +85,14 @@ name_changes(struct q2_scene *scene, const struct q2_candidate *candidate,
     struct effect effect = effect_of(&old, &new);
     bool readable = scene->check && (scene->check->usable & Q2_USABLE_L1);
     enum q2_change_kind kind = readable ? Q2_CHANGE_REPLACED : Q2_CHANGE_RECOVERED;
-    for (uint32_t i = 0; after && i < after->map_count; i++)
+    for (uint32_t i = 0; after && i < after->map_count; i++) {
+        /* Where the disk was larger, what was behind its end goes. */
+        uint64_t limit = after->maps[i].limit;
+        if (readable && i < scene->check->map_count)
+            limit = q2_max(limit, scene->check->maps[i].limit);
         if (i == 0 ? effect.active : effect.snapshots)
-            q2_plan_change(&scene->plan, kind, i, 0, after->maps[i].limit);
+            q2_plan_change(&scene->plan, kind, i, 0, limit);
+    }
 }
 
 /* All findings of problems that are gone under the new header. */
