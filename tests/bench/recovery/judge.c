@@ -69,10 +69,11 @@ is_gone(const struct judgement *judgement, struct q2_file *file, unsigned map, u
     return is_free(file, offset);
 }
 
-static bool
-says_lost(const struct q2_plan *plan, uint32_t map, uint64_t offset)
+bool
+judge_says_lost(void *data, uint32_t map, uint64_t offset)
 {
-    for (uint64_t i = 0; plan && i < plan->count; i++) {
+    const struct q2_plan *plan = data;
+    for (uint64_t i = 0; i < plan->count; i++) {
         const struct q2_action *action = &plan->actions[i];
         for (uint64_t j = 0; action->applied && j < action->change_count; j++) {
             const struct q2_change *change = &action->changes[j];
@@ -111,7 +112,7 @@ note(const struct judgement *judgement, struct score *score, const char *what, u
 }
 
 static void
-judge_cluster(const struct judgement *judgement, struct q2_file *file, const struct q2_plan *plan,
+judge_cluster(const struct judgement *judgement, struct q2_file *file, excuse *excused, void *data,
               unsigned map, uint64_t guest, bool loud, struct score *score)
 {
     const struct subject *subject = judgement->subject;
@@ -130,8 +131,8 @@ judge_cluster(const struct judgement *judgement, struct q2_file *file, const str
         score->harm++;
         note(judgement, score, "harm", map, guest, loud);
     } else if (after != CONTENT_ERROR && after != best && after != before &&
-               !says_lost(plan, judgement->after_map[map],
-                          guest * subject->geometry.cluster_size)) {
+               !(excused && excused(data, judgement->after_map[map],
+                                    guest * subject->geometry.cluster_size))) {
         score->wrong++;
         note(judgement, score, "wrong", map, guest, loud);
     } else if (loud && there) {
@@ -142,12 +143,17 @@ judge_cluster(const struct judgement *judgement, struct q2_file *file, const str
 }
 
 void
-judge(struct judgement *judgement, struct q2_file *file, const struct q2_plan *plan, bool loud,
+judge_read(struct judgement *judgement, struct q2_file *file)
+{
+    subject_read(judgement->subject, file, judgement->after, judgement->after_map);
+}
+
+void
+judge(struct judgement *judgement, struct q2_file *file, excuse *excused, void *data, bool loud,
       struct score *score)
 {
     const struct subject *subject = judgement->subject;
-    subject_read(subject, file, judgement->after, judgement->after_map);
     for (unsigned map = 0; map < subject->maps; map++)
         for (uint64_t guest = 0; guest < subject->truth[map].clusters; guest++)
-            judge_cluster(judgement, file, plan, map, guest, loud, score);
+            judge_cluster(judgement, file, excused, data, map, guest, loud, score);
 }

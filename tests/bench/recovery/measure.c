@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-const char *const way_names[WAY_COUNT] = {"nothing", "certain", "likely", "guess", "qemu-img"};
+const char *const way_names[WAY_COUNT] = {"nothing", "certain", "likely",
+                                          "guess",   "salvage", "qemu-img"};
 
 static double
 now(void)
@@ -129,13 +130,11 @@ print_plan(const struct q2_plan *plan, const struct q2_repair *repair)
         printf("  objection: %s\n", q2_repair_objection(repair, i));
 }
 
-static bool
-keep_file(const char *folder, const char *name, struct q2_file *file)
+bool
+file_keep(const char *path, struct q2_file *file)
 {
-    char path[4096];
     uint64_t size;
     Q2_AUTOCLOSE struct q2_file *copy = NULL;
-    snprintf(path, sizeof path, "%s/%s.qcow2", folder, name);
     unlink(path);
     if (q2_file_size(file, &size, NULL) < 0)
         return false;
@@ -143,6 +142,15 @@ keep_file(const char *folder, const char *name, struct q2_file *file)
     return bytes && q2_file_read(file, 0, bytes, size, NULL) == 0 &&
            q2_file_open(path, Q2_OPEN_CREATE, &copy, NULL) == 0 &&
            q2_file_write(copy, 0, bytes, size, NULL) == 0;
+}
+
+static void
+keep(const struct case_options *options, const char *name, struct q2_file *file)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s.qcow2", options->keep, name);
+    if (options->keep)
+        file_keep(path, file);
 }
 
 static void
@@ -167,7 +175,8 @@ repair_ourselves(struct judgement *judgement, enum way way, const struct case_op
                err.message);
     if (rc < 0) {
         snprintf(score->note, sizeof score->note, "error: %.200s", err.message);
-        judge(judgement, file, NULL, options->loud, score);
+        judge_read(judgement, file);
+        judge(judgement, file, NULL, NULL, options->loud, score);
         return;
     }
     struct q2_file *result = q2_repair_file(repair);
@@ -176,9 +185,12 @@ repair_ourselves(struct judgement *judgement, enum way way, const struct case_op
     score->bytes = size > judgement->hit->length ? size - judgement->hit->length : 0;
     if (options->loud)
         print_plan(q2_repair_actions(repair), repair);
-    if (options->keep)
-        keep_file(options->keep, way_names[way], result);
-    judge(judgement, result, q2_repair_actions(repair), options->loud, score);
+    keep(options, way_names[way], result);
+    judge_read(judgement, result);
+    judge(judgement, result, judge_says_lost, (void *)(uintptr_t)q2_repair_actions(repair),
+          options->loud, score);
+    if (options->cross && way == WAY_CERTAIN && score->status == 0)
+        score->disagrees = !peer_agrees(judgement, options, result);
     if (q2_repair_plan(result, &settings, &second, &err) == 0) {
         score->again = q2_repair_needed(second);
         if (score->again && options->loud) {
@@ -194,14 +206,16 @@ static void
 try_all(struct judgement *judgement, const struct case_options *options, struct result *result)
 {
     Q2_AUTOCLOSE struct q2_file *damaged = file_from(judgement->hit->bytes, judgement->hit->length);
-    if (options->keep)
-        keep_file(options->keep, "damaged", damaged);
+    keep(options, "damaged", damaged);
     result->scores[WAY_NOTHING].ran = true;
     result->scores[WAY_NOTHING].status = Q2_EXIT_CORRUPT;
-    judge(judgement, damaged, NULL, false, &result->scores[WAY_NOTHING]);
+    judge_read(judgement, damaged);
+    judge(judgement, damaged, NULL, NULL, false, &result->scores[WAY_NOTHING]);
     for (unsigned way = WAY_CERTAIN; way <= WAY_GUESS; way++)
         if (options->ways & 1U << way)
             repair_ourselves(judgement, way, options, &result->scores[way]);
+    if (options->ways & 1U << WAY_SALVAGE)
+        salvage(judgement, options, &result->scores[WAY_SALVAGE]);
     if (options->peer)
         peer_repair(judgement, options, &result->scores[WAY_PEER]);
 }

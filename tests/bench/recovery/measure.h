@@ -29,7 +29,8 @@ enum way {
     WAY_CERTAIN, /* qcow2-repair as it comes */
     WAY_LIKELY,
     WAY_GUESS,
-    WAY_PEER, /* qemu-img check -r all */
+    WAY_SALVAGE, /* qcow2-repair --salvage: what its map calls certain must be right */
+    WAY_PEER,    /* qemu-img check -r all, read by qemu-img convert --salvage or by us */
     WAY_COUNT,
 };
 
@@ -37,9 +38,10 @@ extern const char *const way_names[WAY_COUNT];
 
 struct score {
     bool ran;
-    bool failed; /* the repair ended with an error */
-    bool again;  /* a second repair would find something to do */
-    int status;  /* as qemu-img check has it */
+    bool failed;    /* the repair ended with an error */
+    bool again;     /* a second repair would find something to do */
+    bool disagrees; /* QEMU finds it not clean, or reads something else of it */
+    int status;     /* as qemu-img check has it */
     uint64_t recovered;
     uint64_t recovered_known;
     uint64_t harm, wrong, destroyed;
@@ -61,6 +63,7 @@ struct case_options {
     const char *folder; /* for files of the peer */
     const char *keep;   /* where to leave files, or NULL */
     bool peer;
+    bool cross;    /* let QEMU check and read what we repaired */
     bool loud;     /* print actions and what is amiss */
     unsigned ways; /* bits of those to run */
 };
@@ -79,11 +82,29 @@ struct judgement {
     bool *known[MAX_MAPS];
 };
 
-struct q2_plan;
+/* Whether something says of the byte at guest `offset` of a map of the repaired image that it is
+ * not what it was. */
+typedef bool excuse(void *data, uint32_t map, uint64_t offset);
 
-/* Judge the image in `file`, the result of a repair; `plan` is NULL if there was none. */
-void judge(struct judgement *judgement, struct q2_file *file, const struct q2_plan *plan, bool loud,
-           struct score *score);
+/* Read the image in `file`, the result of a repair. */
+void judge_read(struct judgement *judgement, struct q2_file *file);
+
+/* Judge what was read. `excused` may be NULL. */
+void judge(struct judgement *judgement, struct q2_file *file, excuse *excused, void *data,
+           bool loud, struct score *score);
+
+/* The excuse of a repair, whose data is a struct q2_plan: an action says that it is lost. */
+bool judge_says_lost(void *plan, uint32_t map, uint64_t offset);
+
+/* Write `file` to a new file. */
+bool file_keep(const char *path, struct q2_file *file);
+
+/* Salvage to a new image, and judge that. */
+void salvage(struct judgement *judgement, const struct case_options *options, struct score *score);
+
+/* Whether QEMU finds the image in `file` clean and reads what judgement->after has. */
+bool peer_agrees(struct judgement *judgement, const struct case_options *options,
+                 struct q2_file *file);
 
 /* Let QEMU repair a copy. */
 void peer_repair(struct judgement *judgement, const struct case_options *options,

@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t
-hash_of(const uint8_t *bytes, uint64_t length)
+uint64_t
+content_hash(const uint8_t *bytes, uint64_t length)
 {
     uint64_t hash = UINT64_C(0x9e3779b97f4a7c15), any = 0;
     for (uint64_t i = 0, word; i + 8 <= length; i += 8) {
@@ -118,7 +118,7 @@ read_map(const struct subject *subject, struct q2_image *image, unsigned map,
         }
         next = i + 1;
         if (q2_image_read(image, offset, buffer, length, &err) == 0)
-            content->hash[i] = hash_of(buffer, length);
+            content->hash[i] = content_hash(buffer, length);
     }
 }
 

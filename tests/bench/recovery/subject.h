@@ -80,6 +80,9 @@ struct q2_file *file_from(const uint8_t *bytes, uint64_t length);
 void subject_read(const struct subject *subject, struct q2_file *file, struct content *content,
                   uint32_t *ret_map);
 
+/* The number that stands for a guest cluster of these bytes. */
+uint64_t content_hash(const uint8_t *bytes, uint64_t length);
+
 bool content_new(const struct subject *subject, struct content *ret_content);
 void content_free(struct content *content);
 
