@@ -43,6 +43,7 @@ struct copying {
     struct slot *slots; /* of the pieces under way, by number */
     struct salvage_worker *workers;
     bool check_same;           /* runs that the target has already may hold what cannot be read */
+    uint64_t written;          /* up to here, guest, bytes */
     uint64_t since_checkpoint; /* bytes */
     time_t checkpoint_time;
 };
@@ -322,6 +323,7 @@ checkpoint(struct copying *c, const struct q2_piece *piece, struct q2_error *err
     progress.done += reached;
     if (options->progress)
         options->progress(options->progress_data, &progress);
+    c->written = piece->offset + piece->length;
     c->since_checkpoint += piece->plain ? 0 : piece->length;
     bool due = options->checkpoint_bytes ? c->since_checkpoint >= options->checkpoint_bytes
                                          : time(NULL) - c->checkpoint_time >= CHECKPOINT_S;
@@ -412,6 +414,8 @@ salvage_copy_run(const struct salvage_copy *copy, struct q2_error *err)
     int rc = init(&c, err);
     if (rc == 0)
         rc = q2_flow_run(&flow, err);
+    if (rc == Q2_ERR_STOPPED && c.written > copy->base)
+        (void)copy->reached(copy->reached_data, c.written - copy->base, NULL);
     destroy(&c);
     return rc;
 }
