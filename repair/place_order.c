@@ -159,6 +159,11 @@ q2_put_in_order(struct q2_place_work *work, bool certain, struct q2_error *err)
     struct q2_node **list = memory;
     uint64_t count = list_chains(work, list);
     bool fits = push_left(work, list, count);
+    if (!fits && work->in_order) {
+        /* One that does not fit into the order says that there is none. */
+        work->in_order = false;
+        fits = push_left(work, list, count);
+    }
     bool both = fits && push_right(work, list, count);
     enum q2_confidence best = trust(work, list, count);
     for (uint64_t i = 0; i < count && fits && rc == 0; i++) {

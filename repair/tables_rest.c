@@ -76,19 +76,34 @@ q2_tables_restore_l1(struct q2_scene *scene, bool *ret_edited, struct q2_error *
 
 /* ---- entries that share a table ---- */
 
-/* Whether an entry is the one of those that share its table which keeps it: the first. */
+static bool
+is_unexplained(const struct q2_tables *tables, const struct q2_suspect *suspect)
+{
+    const struct q2_slot_map *map = suspect->is_l1 ? &tables->slots->maps[suspect->map] : NULL;
+    return map && map->raw && suspect->l1_index < map->size &&
+           map->state[suspect->l1_index] == Q2_SLOT_SUSPECT;
+}
+
+/* Whether an entry is the one of those that share its table which keeps it: the first, or the one
+ * that no lost table explains. */
 static bool
 keeps(const struct q2_tables *tables, const struct q2_suspect *suspect)
 {
+    bool first = true, keeps = true;
     for (uint64_t i = 0; i < tables->survey->suspect_count; i++) {
         const struct q2_suspect *other = &tables->survey->suspects[i];
-        if (other == suspect)
+        if (other == suspect) {
+            first = false;
+            continue;
+        }
+        if (!other->is_l1 || other->l1_index == suspect->l1_index ||
+            q2_entry_offset(other->entry.raw) != q2_entry_offset(suspect->entry.raw))
+            continue;
+        if (!is_unexplained(tables, other))
             return true;
-        if (other->is_l1 && other->l1_index != suspect->l1_index &&
-            q2_entry_offset(other->entry.raw) == q2_entry_offset(suspect->entry.raw))
-            return false;
+        keeps = keeps && !first;
     }
-    return true;
+    return keeps;
 }
 
 static int
@@ -155,17 +170,6 @@ clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confid
         rc = q2_scene_write64(scene, Q2_OWNER_L1_TABLE, suspect->at, 0, err);
     q2_plan_end(&scene->plan);
     return rc;
-}
-
-static bool
-is_unexplained(const struct q2_tables *tables, const struct q2_suspect *suspect)
-{
-    /* The table was written over, in its place: fix_garbled.c. */
-    if (suspect->why == Q2_SUSPECT_TARGET)
-        return false;
-    const struct q2_slot_map *map = suspect->is_l1 ? &tables->slots->maps[suspect->map] : NULL;
-    return map && map->raw && suspect->l1_index < map->size &&
-           map->state[suspect->l1_index] == Q2_SLOT_SUSPECT;
 }
 
 int
