@@ -118,6 +118,10 @@ begin(struct q2_rebuild *rebuild)
         blocks += rebuild->table[i] != 0;
         kept += rebuild->table[i] && rebuild->table[i] == rebuild->old[i];
     }
+    if (rebuild->doubtful) /* then moving the block would make wrong data look right */
+        return q2_plan_begin(&scene->plan, Q2_ACTION_REBUILD_REFCOUNTS, Q2_GUESS, 0,
+                             "a refcount block that is one by all appearances shares its cluster: "
+                             "what else leads there is more likely to be wrong");
     if (rebuild->moved)
         return q2_plan_begin(&scene->plan, Q2_ACTION_REBUILD_REFCOUNTS, Q2_CERTAIN, 0,
                              "refcounts follow from the references, which have been counted; "
@@ -141,7 +145,7 @@ mend(struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err)
         return rc == Q2_ERR_NOSPACE ? 0 : rc;
     rebuild->keep_high = rebuild->doubtful || q2_loose_damage(scene);
     *ret_done = true;
-    if (!rebuild->moved && !faults(scene, ROLE_COUNT))
+    if (!rebuild->moved && !rebuild->doubtful && !faults(scene, ROLE_COUNT))
         return 0;
     *ret_done = begin(rebuild);
     for (size_t i = 0; i < q2_check_finding_count(scene->check); i++)

@@ -183,6 +183,24 @@ Test(repair_refcounts, unreadable)
     }
 }
 
+/* ---- a pointer that leads to a refcount block ---- */
+
+/* The block is sound, so the pointer is not. To move the block would leave the guest with what is
+ * none of its data, and nothing to tell of it. */
+Test(repair_refcounts, sound_blocks_do_not_make_way)
+{
+    struct q2_file *file = build("size 16M\nwrite 0 128K random\n"
+                                 "map(64K).offset = offset(refcount_block[0])\n");
+    struct q2_scene *scene = open_scene(file, Q2_LEVEL_LIKELY);
+    cr_assert_eq(q2_fix_refcounts(scene, NULL), 0);
+    cr_expect(!scene->edited);
+    cr_assert_geq(scene->plan.count, 1);
+    cr_expect_eq(scene->plan.actions[0].kind, Q2_ACTION_REBUILD_REFCOUNTS);
+    cr_expect_eq(scene->plan.actions[0].confidence, Q2_GUESS);
+    q2_scene_close(scene);
+    q2_file_close(file);
+}
+
 /* ---- more than a refcount can count ---- */
 
 Test(repair_refcounts, overflow_is_left_alone)
