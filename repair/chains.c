@@ -39,11 +39,12 @@ stream_at(struct q2_entries *entries, uint64_t offset, uint64_t *ret_end)
 }
 
 uint64_t
-q2_chain_follow(struct q2_entries *entries, uint64_t from, uint64_t count, uint64_t *raws,
-                uint64_t *ret_end)
+q2_chain_follow(struct q2_entries *entries, uint64_t from, uint64_t guest, uint64_t count,
+                uint64_t *raws, uint64_t *ret_end)
 {
-    uint64_t found = 0;
-    while (from && found < count) {
+    uint64_t found = 0, size = geometry_of(entries)->cluster_size;
+    while (from && found < count &&
+           !q2_survey_claimed(entries->survey, from, guest + found * size)) {
         uint64_t raw = stream_at(entries, from, &from);
         if (!raw)
             break;

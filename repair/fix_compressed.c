@@ -53,7 +53,8 @@ mend_run(struct chain *chain, uint64_t index, struct q2_error *err)
         return rc;
     chain->raws = memory;
     uint64_t from = q2_chain_end(entries, chain->anchors.before.raw);
-    uint64_t found = q2_chain_follow(entries, from, chain->count, chain->raws, &end);
+    uint64_t found = q2_chain_follow(entries, from, entries->survey->suspects[index].guest,
+                                     chain->count, chain->raws, &end);
     bool closed = found == chain->count && chain->anchors.has_behind &&
                   q2_chain_meets(entries, chain->anchors.behind.raw, end);
     for (uint64_t i = 0; i < found && rc == 0; i++)
@@ -110,7 +111,8 @@ between_neighbours(struct q2_entries *entries, const struct q2_suspect *suspect)
         return 0;
     uint64_t before = q2_l2_load(geometry, entries->view.bytes, index - 1).raw;
     uint64_t behind = q2_l2_load(geometry, entries->view.bytes, index + 1).raw;
-    bool found = q2_chain_follow(entries, q2_chain_end(entries, before), 1, &raw, &end) == 1;
+    bool found =
+        q2_chain_follow(entries, q2_chain_end(entries, before), suspect->guest, 1, &raw, &end) == 1;
     return found && q2_chain_meets(entries, behind, end) ? raw : 0;
 }
 

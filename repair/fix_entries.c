@@ -55,30 +55,40 @@ neighbours_meet(const struct mender *mender)
            q2_match_lost(&mender->entries->matcher, mender->from_before);
 }
 
+/* The only entry one bit away that leads to what the neighbours, or other maps, have here. */
+static bool
+choose_near_agreeing(const struct mender *mender, struct decision *ret_decision)
+{
+    const struct q2_matches *near = &mender->near;
+    size_t kept = near->count < Q2_MATCHES_MAX ? near->count : Q2_MATCHES_MAX, agreeing = 0;
+    for (size_t i = 0; i < kept; i++) {
+        if (!agrees(mender, near->items[i].cluster))
+            continue;
+        agreeing++;
+        *ret_decision = (struct decision){
+            .action = Q2_ACTION_MEND_L2_ENTRY,
+            .confidence = Q2_CERTAIN,
+            .match = near->items[i],
+            .why = "one flipped bit away is the lost cluster that its neighbours, or other maps, "
+                   "lead to",
+        };
+    }
+    return agreeing == 1;
+}
+
 static bool
 choose_near(const struct mender *mender, struct decision *ret_decision)
 {
     const struct q2_matches *near = &mender->near;
-    size_t kept = near->count < Q2_MATCHES_MAX ? near->count : Q2_MATCHES_MAX, agreeing = 0;
-    size_t choice = 0;
-    for (size_t i = 0; i < kept; i++)
-        if (agrees(mender, near->items[i].cluster)) {
-            choice = agreeing ? choice : i;
-            agreeing++;
-        }
     if (near->count == 0)
         return false;
-    bool sure = agreeing == 1 || (near->count == 1 && !neighbours_meet(mender));
     *ret_decision = (struct decision){
         .action = Q2_ACTION_MEND_L2_ENTRY,
-        .confidence = sure               ? Q2_CERTAIN
-                      : near->count == 1 ? Q2_LIKELY
-                                         : Q2_GUESS,
-        .match = near->items[choice],
-        .why = agreeing == 1
-                   ? "one flipped bit away is the lost cluster that its neighbours lead to"
-               : sure ? "one flipped bit away is the only entry that leads to a lost cluster"
-                      : "one flipped bit away are several entries that lead to lost clusters",
+        .confidence = near->count == 1 ? Q2_CERTAIN : Q2_GUESS,
+        .match = near->items[0],
+        .why = near->count == 1
+                   ? "one flipped bit away is the only entry that leads to a lost cluster"
+                   : "one flipped bit away are several entries that lead to lost clusters",
     };
     return true;
 }
@@ -115,9 +125,9 @@ choose_between(const struct mender *mender, struct decision *ret_decision)
     bool torn = before && behind && !meet;
     *ret_decision = (struct decision){
         .action = Q2_ACTION_MATCH_L2_ENTRY,
-        .confidence = meet || (exact && !torn) ? Q2_CERTAIN
-                      : torn                   ? Q2_GUESS
-                                               : Q2_LIKELY,
+        .confidence = (meet && mender->near.count == 0) || (exact && !torn) ? Q2_CERTAIN
+                      : torn                                                ? Q2_GUESS
+                                                                            : Q2_LIKELY,
         .match = {.raw = cluster << geometry_of(mender)->cluster_bits | Q2_ENTRY_COPIED,
                   .cluster = cluster},
         .why = meet ? "its neighbours meet at this lost cluster"
@@ -154,11 +164,13 @@ choose_only_lost(const struct mender *mender, struct decision *ret_decision)
 static bool
 choose_peer(const struct mender *mender, struct decision *ret_decision)
 {
+    bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);
+    bool neighbours = mender->peer == mender->from_before || mender->peer == mender->from_behind;
     if (!mender->peer)
         return false;
     *ret_decision = (struct decision){
         .action = Q2_ACTION_MATCH_L2_ENTRY,
-        .confidence = Q2_CERTAIN,
+        .confidence = broken || neighbours ? Q2_CERTAIN : Q2_LIKELY,
         .match = {.raw = mender->peer << geometry_of(mender)->cluster_bits,
                   .cluster = mender->peer},
         .why = "another map has this cluster here, and it is counted once more than it is used",
@@ -261,10 +273,13 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
     if (suspect->why == Q2_SUSPECT_SHARED && !q2_entries_still_shared(mender->entries, suspect))
         return false;
     bool wrong = (suspect->why & Q2_SUSPECT_METADATA) || another_fits(mender, now);
-    bool between = wrong || neighbours_meet(mender);
-    if (!choose_near(mender, ret_decision) &&
-        (suspect->why == Q2_SUSPECT_FREE || !((between && choose_between(mender, ret_decision)) ||
-                                              choose_only_lost(mender, ret_decision))))
+    bool meet = neighbours_meet(mender), near = false, free = suspect->why == Q2_SUSPECT_FREE;
+    bool found = choose_near_agreeing(mender, ret_decision) || choose_peer(mender, ret_decision) ||
+                 (!free && meet && choose_between(mender, ret_decision)) ||
+                 (near = choose_near(mender, ret_decision)) ||
+                 (!free && wrong && choose_between(mender, ret_decision)) ||
+                 (!free && choose_only_lost(mender, ret_decision));
+    if (!found)
         return false;
     /* It is wrong, and one cluster of the file waits for an entry. */
     if (wrong && mender->entries->lost == 1)
@@ -273,6 +288,11 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
      * those of the one or those of the other. What decodes to exactly a cluster decides too. */
     bool decided = agrees(mender, ret_decision->match.cluster) || wrong ||
                    (mender->near.count == 1 && ret_decision->match.exact);
+    /* An entry that was overwritten by another may happen to be one bit away from something lost.
+     */
+    if (near && !free && !ret_decision->match.exact && mender->entries->lost > 1 &&
+        ret_decision->confidence == Q2_CERTAIN)
+        ret_decision->confidence = Q2_LIKELY;
     if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !decided)
         ret_decision->confidence = Q2_GUESS;
     ret_decision->change = Q2_CHANGE_REPLACED;
@@ -294,10 +314,12 @@ mend(struct mender *mender, uint64_t index, struct q2_error *err)
     entries->matcher.also = mender->peer;
     q2_match_near(&entries->matcher, mender->suspect, 1, &mender->near);
     bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);
-    bool found = broken ? choose_near(mender, &decision) || choose_peer(mender, &decision) ||
-                              choose_between(mender, &decision) ||
-                              choose_only_lost(mender, &decision) || choose_gone(mender, &decision)
-                        : choose_doubted(mender, &decision);
+    bool found = broken
+                     ? choose_near_agreeing(mender, &decision) || choose_peer(mender, &decision) ||
+                           (neighbours_meet(mender) && choose_between(mender, &decision)) ||
+                           choose_near(mender, &decision) || choose_between(mender, &decision) ||
+                           choose_only_lost(mender, &decision) || choose_gone(mender, &decision)
+                     : choose_doubted(mender, &decision);
     entries->matcher.also = 0;
     return found ? carry_out(mender, &decision, err) : 0;
 }

@@ -166,7 +166,9 @@ try_compressed(const struct gap *gap, struct q2_error *err)
     int rc = new_raws(gap, &raws, err);
     if (rc < 0)
         return rc;
-    uint64_t found = q2_chain_follow(gap->entries, from, gap->count, raws, &end);
+    uint64_t guest = gap->reference->slot * q2_l2_reach(geometry_of(gap)) +
+                     (gap->first << geometry_of(gap)->cluster_bits);
+    uint64_t found = q2_chain_follow(gap->entries, from, guest, gap->count, raws, &end);
     if (found == gap->count && q2_chain_meets(gap->entries, gap->behind, end))
         rc = fill(gap, 0, found, raws, Q2_LIKELY,
                   "streams that nothing leads to fill the gap between its neighbours exactly", err);

@@ -105,6 +105,8 @@ try_entry(struct q2_matcher *matcher, const struct q2_suspect *suspect, uint64_t
     if (maps && !packed && !q2_match_lost(matcher, first))
         return;
     uint64_t offset = packed ? q2_compressed_decode(geometry, raw).offset : 0;
+    if (packed && q2_survey_claimed(matcher->survey, offset, suspect->guest))
+        return;
     bool exact = packed && q2_compressed_encode(geometry, offset, used) == raw;
     if (matches->count < Q2_MATCHES_MAX)
         matches->items[matches->count] =

@@ -65,6 +65,7 @@ q2_survey_free(struct q2_survey *survey)
     q2_budget_free(budget, survey->counted, words, 8);
     q2_budget_free(budget, survey->references, survey->reference_capacity,
                    sizeof *survey->references);
+    q2_budget_free(budget, survey->streams, survey->stream_capacity, sizeof *survey->streams);
     q2_budget_free(budget, survey->suspects, survey->suspect_capacity, sizeof *survey->suspects);
     free(survey);
 }
@@ -341,7 +342,7 @@ run(struct q2_survey *survey, bool entries, struct q2_error *err)
         rc = judge_tables(survey, err);
     if (rc == 0)
         rc = q2_survey_mark_entries(survey, err);
-    survey->counts_help = counts_help(survey);
+    survey->counts_help = rc == 0 && counts_help(survey);
     survey->settled = true;
     if (rc == 0 && entries)
         rc = q2_survey_suspect_entries(survey, err);

@@ -47,8 +47,16 @@ struct q2_table_reference {
     bool suspect; /* its table is not walked for it */
 };
 
+/* Where the stream of a compressed cluster begins. */
+struct q2_claimed_stream {
+    uint64_t offset; /* host, bytes */
+    uint64_t guest;  /* cluster */
+};
+
 struct q2_survey {
     struct q2_scene *scene;
+    struct q2_claimed_stream *streams; /* of sound entries, by offset */
+    uint64_t stream_count, stream_capacity;
     uint64_t clusters;
     struct q2_table_reference *references; /* by table, then slot, then map */
     uint64_t reference_count, reference_capacity;
@@ -73,6 +81,10 @@ void q2_survey_free(struct q2_survey *survey);
  * L2 table with this entry; of an L1 entry, in its own map. */
 void q2_survey_change(struct q2_survey *survey, const struct q2_suspect *suspect,
                       enum q2_change_kind kind, uint64_t length);
+
+/* Whether the stream at host `offset` belongs to a guest cluster other than that at `guest`, bytes.
+ */
+bool q2_survey_claimed(const struct q2_survey *survey, uint64_t offset, uint64_t guest);
 
 /* Whether a cluster is lost: counted where refcounts help, else stored and not a hole; and nothing
  * sound leads to it. */

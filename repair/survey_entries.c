@@ -140,6 +140,47 @@ contest(struct entry_walk *walk, uint64_t cluster, uint64_t guest, bool compress
 }
 
 static int
+claim_stream(struct entry_walk *walk, uint64_t raw, uint64_t guest, struct q2_error *err)
+{
+    struct q2_survey *survey = walk->survey;
+    const struct q2_geometry *geometry = &survey->scene->check->geometry;
+    int rc = q2_survey_grow(survey, &survey->streams, survey->stream_count,
+                            &survey->stream_capacity, sizeof *survey->streams, err);
+    if (rc == 0)
+        survey->streams[survey->stream_count++] =
+            (struct q2_claimed_stream){.offset = q2_compressed_decode(geometry, raw).offset,
+                                       .guest = guest >> geometry->cluster_bits};
+    return rc;
+}
+
+static int
+compare_streams(const void *left, const void *right)
+{
+    const struct q2_claimed_stream *a = left, *b = right;
+    if (a->offset != b->offset)
+        return a->offset < b->offset ? -1 : 1;
+    return (a->guest > b->guest) - (a->guest < b->guest);
+}
+
+bool
+q2_survey_claimed(const struct q2_survey *survey, uint64_t offset, uint64_t guest)
+{
+    uint64_t low = 0, high = survey->stream_count;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (survey->streams[middle].offset < offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    guest >>= survey->scene->check->geometry.cluster_bits;
+    for (; low < survey->stream_count && survey->streams[low].offset == offset; low++)
+        if (survey->streams[low].guest != guest)
+            return true;
+    return false;
+}
+
+static int
 mark_entry(struct entry_walk *walk, const struct q2_l2_entry *entry, uint64_t index,
            struct q2_error *err)
 {
@@ -149,6 +190,11 @@ mark_entry(struct entry_walk *walk, const struct q2_l2_entry *entry, uint64_t in
     if (!q2_entry_clusters(geometry, entry->raw, &first, &count) ||
         q2_survey_entry_faults(geometry, entry, guest))
         return 0;
+    if (entry->raw & Q2_ENTRY_COMPRESSED) {
+        int rc = claim_stream(walk, entry->raw, guest, err);
+        if (rc < 0)
+            return rc;
+    }
     for (uint64_t cluster = first; cluster < first + count; cluster++) {
         q2_bit_set(survey->sound, cluster);
         int rc = q2_survey_overlaps(survey, cluster)
@@ -193,6 +239,8 @@ q2_survey_mark_entries(struct q2_survey *survey, struct q2_error *err)
     int rc = walk_all(&walk, mark_entry, err);
     if (rc == 0)
         mark_shared(&walk);
+    if (survey->stream_count)
+        qsort(survey->streams, survey->stream_count, sizeof *survey->streams, compare_streams);
     q2_budget_free(&survey->scene->budget, walk.contested, walk.contested_capacity,
                    sizeof *walk.contested);
     return rc;
