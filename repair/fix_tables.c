@@ -140,17 +140,13 @@ carry_out_all(struct q2_tables *tables, bool permitted, struct q2_error *err)
 }
 
 /* What is not explained must not be freed: tables that may yet be put in their places, and what
- * they map. */
+ * they map. Entries that cannot be right need no word: the check goes on finding them. */
 static void
 keep_evidence(struct q2_tables *tables)
 {
     for (uint64_t i = 0; i < tables->placing.count; i++)
         if (!is_permitted(tables->scene, tables->placing.items[i].confidence))
             tables->scene->keep_all = true;
-    /* Tables that were written over in their places are for fix_garbled.c. */
-    for (uint64_t i = 0; i < tables->survey->suspect_count; i++)
-        tables->scene->keep_all |= tables->survey->suspects[i].is_l1 &&
-                                   tables->survey->suspects[i].why != Q2_SUSPECT_TARGET;
 }
 
 static int

@@ -17,7 +17,8 @@
 
 enum {
     SECTOR = 512,
-    L1_PIECE = 4096, /* bytes of an L1 table that are read at once */
+    MAX_WRONG_COUNTS = 2, /* of a refcount block, whatever it covers */
+    L1_PIECE = 4096,      /* bytes of an L1 table that are read at once */
     MAX_REFERENCES = 1 << 24,
 };
 
@@ -112,39 +113,51 @@ mark_bitmap_data(struct q2_survey *survey, const struct q2_bitmap_table *table,
 /* Whether what a refcount block says is nearly all true. Refcounts can always be made anew, so a
  * block that is not one must cast no doubt on what else is in its place. */
 static bool
-is_credible_block(const struct q2_survey *survey, uint64_t index)
+is_credible_block(const struct q2_survey *survey, struct q2_refcount_reader *reader, uint64_t index)
 {
     const struct q2_scene *scene = survey->scene;
     unsigned bits = scene->check->geometry.refcount_block_bits;
-    uint64_t first = index << bits, agreed = 0;
+    uint64_t first = index << bits, wrong = 0;
     if (first >= survey->clusters)
         return false;
     uint64_t end = q2_min(first + (UINT64_C(1) << bits), survey->clusters);
     for (uint64_t cluster = first; cluster < end; cluster++)
-        agreed +=
-            q2_bit_test(survey->counted, cluster) == (q2_scene_references(scene, cluster) != 0);
-    return agreed >= (end - first) - (end - first) / 8;
+        wrong += q2_refcount_of(reader, cluster) != q2_scene_references(scene, cluster);
+    return wrong <= q2_max((end - first) / 8, MAX_WRONG_COUNTS);
+}
+
+static int
+mark_refcounts(struct q2_survey *survey, struct q2_error *err)
+{
+    struct q2_check *check = survey->scene->check;
+    struct q2_refcount_reader reader;
+    bool credible = false;
+    int rc = q2_refcount_reader_init(&reader, check, err);
+    if (rc < 0)
+        return rc;
+    for (uint64_t i = 0; i < check->refcount_entries; i++) {
+        uint64_t block = q2_refcount_block(check, i);
+        if (block <= Q2_REFCOUNT_BLOCK_UNKNOWN || !is_credible_block(survey, &reader, i))
+            continue;
+        mark_structure(survey, block, 1);
+        credible = true;
+    }
+    q2_refcount_reader_destroy(&reader);
+    /* A refcount table that leads to refcounts is one. */
+    for (uint64_t i = 0; credible && i < check->region_count; i++)
+        if (check->regions[i].owner.kind == Q2_OWNER_REFCOUNT_TABLE)
+            mark_structure(survey, check->regions[i].offset, check->regions[i].length);
+    return 0;
 }
 
 static int
 mark_structures(struct q2_survey *survey, struct q2_error *err)
 {
     const struct q2_check *check = survey->scene->check;
-    bool credible = false;
-    int rc = 0;
+    int rc = check->usable & Q2_USABLE_REFCOUNTS ? mark_refcounts(survey, err) : 0;
     for (uint64_t i = 0; i < check->region_count; i++)
         if (check->regions[i].owner.kind != Q2_OWNER_REFCOUNT_TABLE)
             mark_structure(survey, check->regions[i].offset, check->regions[i].length);
-    for (uint64_t i = 0; i < check->refcount_entries; i++) {
-        uint64_t block = q2_refcount_block(check, i);
-        if (block > Q2_REFCOUNT_BLOCK_UNKNOWN && is_credible_block(survey, i)) {
-            mark_structure(survey, block, 1);
-            credible = true;
-        }
-    }
-    /* A refcount table that leads to refcounts is one. */
-    for (uint64_t i = 0; credible && i < check->region_count; i++)
-        mark_structure(survey, check->regions[i].offset, check->regions[i].length);
     for (uint64_t i = 0; i < check->bitmap_table_count && rc == 0; i++)
         rc = mark_bitmap_data(survey, &check->bitmap_tables[i], err);
     return rc;
