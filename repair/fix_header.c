@@ -60,7 +60,8 @@ effect_of(const struct q2_header *old, const struct q2_header *new)
         Q2_INCOMPATIBLE_DATA_FILE | Q2_INCOMPATIBLE_COMPRESSION | Q2_INCOMPATIBLE_EXTENDED_L2;
     bool all = old->version != new->version || old->cluster_bits != new->cluster_bits ||
                ((old->incompatible_features ^ new->incompatible_features) & matters) ||
-               old->compression_type != new->compression_type || old->magic != new->magic;
+               old->compression_type != new->compression_type || old->magic != new->magic ||
+               old->crypt_method != new->crypt_method;
     return (struct effect){
         .active = all || old->size != new->size || old->l1_size != new->l1_size ||
                   old->l1_table_offset != new->l1_table_offset ||

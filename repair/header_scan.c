@@ -71,7 +71,7 @@ note_pointer(struct view *view, uint64_t word, uint64_t before)
 static bool
 view_sector(const struct scan *scan, const uint8_t *sector, unsigned step, struct view *view)
 {
-    uint64_t before = 0;
+    uint64_t before = 0, bitmaps = 0, pointers = 0;
     *view = (struct view){.pointers = 0};
     for (unsigned i = 0; i < WORDS; i += step) {
         uint64_t word = q2_load_be64(sector + i * 8);
@@ -79,6 +79,9 @@ view_sector(const struct scan *scan, const uint8_t *sector, unsigned step, struc
             return false;
         if (step == 2) {
             uint64_t bitmap = q2_load_be64(sector + i * 8 + 8);
+            bool is_sound = bitmap && q2_entry_offset(bitmap) && is_pointer(scan, bitmap);
+            bitmaps += bitmap && !is_sound;
+            pointers += is_sound;
             bool conflict = (bitmap >> 32) & bitmap & UINT32_MAX;
             if (conflict || (word & Q2_ENTRY_ZERO) || ((word & Q2_ENTRY_COMPRESSED) && bitmap) ||
                 (!word && (bitmap & UINT32_MAX)))
@@ -88,6 +91,9 @@ view_sector(const struct scan *scan, const uint8_t *sector, unsigned step, struc
             note_pointer(view, word, before);
         before = word;
     }
+    /* Bitmaps that all happen to be pointers are pointers. */
+    if (pointers && !bitmaps)
+        return false;
     return view->pointers > 0 && view->repeated * 2 <= view->pointers;
 }
 

@@ -280,6 +280,8 @@ clears_unknown_feature(const struct q2_search *search, const struct q2_candidate
     q2_header_decode(search->base.bytes, sizeof search->base.bytes, &old);
     q2_header_decode(found->bytes, sizeof found->bytes, &new);
     uint64_t cleared = old.incompatible_features & ~new.incompatible_features;
+    if (found->fresh)
+        return false; /* nothing of the old header is left */
     cleared &= ~(uint64_t)Q2_INCOMPATIBLE_KNOWN & ((UINT64_C(1) << FAR_FUTURE) - 1);
     const struct q2_check *check = search->trial->scene->check;
     return cleared && !(check && check->extensions.features.bytes);
