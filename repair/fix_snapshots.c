@@ -119,7 +119,7 @@ judge_place(struct q2_tables *tables)
     struct verdict verdict = {0};
     struct q2_snapshot_run run;
     uint64_t near = 0, tied;
-    for (unsigned bit = 0; bit < 63; bit++) {
+    for (unsigned bit = 0; bit < 64; bit++) {
         uint64_t offset = header->snapshots_offset ^ UINT64_C(1) << bit;
         if (!is_place(tables->scene->check, offset))
             continue;

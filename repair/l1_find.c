@@ -79,7 +79,7 @@ q2_l1_near(struct q2_carving *carving, uint64_t wrong, uint64_t entries, uint64_
 {
     uint64_t found = 0, count = 0;
     struct q2_l1_look look;
-    for (unsigned bit = 0; bit < 63; bit++) {
+    for (unsigned bit = 0; bit < 64; bit++) {
         uint64_t offset = wrong ^ UINT64_C(1) << bit;
         if (!is_l1(carving, offset, entries, &look))
             continue;

@@ -312,6 +312,29 @@ Test(repair_tables, whole_tables)
     wipe_all("snapshots", SNAPSHOTS, 3);
 }
 
+/* The header leads elsewhere: a flipped bit, where there is nothing, or something else. */
+Test(repair_tables, flipped_bit_of_the_l1_offset)
+{
+    enum { AT_L1_OFFSET = 40 };
+    struct image image = open_image(SNAPSHOTS);
+    for (unsigned bit = 0; bit < 64; bit++) {
+        uint64_t healthy = image.check->header.l1_table_offset;
+        uint8_t bytes[8];
+        struct q2_scene *scene = NULL;
+        struct q2_error err = {0};
+        q2_store_be64(bytes, healthy ^ UINT64_C(1) << bit);
+        cr_assert_eq(q2_file_write(image.file, AT_L1_OFFSET, bytes, 8, NULL), 0);
+        cr_assert_eq(q2_scene_open(image.file, &one_thread, Q2_LEVEL_CERTAIN, 0, &scene, &err), 0,
+                     "%s", err.message);
+        cr_assert_eq(q2_fix_tables(scene, &err), 0, "%s", err.message);
+        cr_assert_eq(q2_file_read(scene->file, AT_L1_OFFSET, bytes, 8, NULL), 0);
+        cr_expect_eq(q2_load_be64(bytes), healthy, "bit %u", bit);
+        q2_scene_close(scene);
+        heal(&image);
+    }
+    close_image(&image);
+}
+
 /* ---- what is no damage ---- */
 
 /* A crash while the disk was set back to a snapshot leaves tables behind that are not to come back,
