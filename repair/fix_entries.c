@@ -82,12 +82,16 @@ choose_near(const struct mender *mender, struct decision *ret_decision)
     const struct q2_matches *near = &mender->near;
     if (near->count == 0)
         return false;
+    /* Or it led to what is lost, and more than one bit is gone. */
+    bool empties = !near->items[0].cluster && mender->entries->lost;
     *ret_decision = (struct decision){
         .action = Q2_ACTION_MEND_L2_ENTRY,
-        .confidence = near->count == 1 ? Q2_CERTAIN : Q2_GUESS,
+        .confidence = near->count > 1 ? Q2_GUESS
+                      : empties       ? Q2_LIKELY
+                                      : Q2_CERTAIN,
         .match = near->items[0],
         .why = near->count == 1
-                   ? "one flipped bit away is the only entry that leads to a lost cluster"
+                   ? "one flipped bit away is the only entry that obeys the rules"
                    : "one flipped bit away are several entries that lead to lost clusters",
     };
     return true;
@@ -122,12 +126,14 @@ choose_between(const struct mender *mender, struct decision *ret_decision)
         return false;
     uint64_t cluster = before ? mender->from_before : mender->from_behind;
     bool meet = neighbours_meet(mender), exact = fits_exactly(mender, cluster);
-    bool torn = before && behind && !meet;
+    bool torn = before && behind && !meet, only = mender->entries->lost == 1;
+    /* One bit away may be something else that is lost. */
+    bool sure = exact || ((meet || only) && !mender->near.items[0].cluster);
     *ret_decision = (struct decision){
         .action = Q2_ACTION_MATCH_L2_ENTRY,
-        .confidence = (meet && mender->near.count == 0) || (exact && !torn) ? Q2_CERTAIN
-                      : torn                                                ? Q2_GUESS
-                                                                            : Q2_LIKELY,
+        .confidence = torn   ? Q2_GUESS
+                      : sure ? Q2_CERTAIN
+                             : Q2_LIKELY,
         .match = {.raw = cluster << geometry_of(mender)->cluster_bits | Q2_ENTRY_COPIED,
                   .cluster = cluster},
         .why = meet ? "its neighbours meet at this lost cluster"
