@@ -12,7 +12,7 @@ need strace
 before=$(digest leaky.qcow2)
 
 # Reading slowly, it plans for as long as this takes.
-slow=(strace -D -f -o /dev/null -e 'inject=pread64:delay_enter=2000000')
+slow=(strace -D -f -o /dev/null -e 'inject=pread64,preadv:delay_enter=2000000')
 "${slow[@]}" true 2> err || {
     echo "skipped: strace does not work here"
     exit 77
@@ -29,7 +29,7 @@ interrupt()
         sleep 0.05
     done
     sleep 0.3
-    kill "-$1" "$pid"
+    kill "-$1" "$pid" || fail "it has ended before the signal $1"
     wait "$pid" || got=$?
     [[ $got == "$2" ]] || fail "status $got, not $2, after a signal $1"
     out_is_empty
