@@ -305,6 +305,17 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
     return true;
 }
 
+/* What breaks a rule is wrong in any case. */
+static bool
+choose_broken(const struct mender *mender, struct decision *ret_decision)
+{
+    bool between = neighbours_meet(mender) || !mender->near.items[0].cluster;
+    return choose_near_agreeing(mender, ret_decision) || choose_peer(mender, ret_decision) ||
+           (between && choose_between(mender, ret_decision)) || choose_near(mender, ret_decision) ||
+           choose_between(mender, ret_decision) || choose_only_lost(mender, ret_decision) ||
+           choose_gone(mender, ret_decision);
+}
+
 static int
 mend(struct mender *mender, uint64_t index, struct q2_error *err)
 {
@@ -320,12 +331,7 @@ mend(struct mender *mender, uint64_t index, struct q2_error *err)
     entries->matcher.also = mender->peer;
     q2_match_near(&entries->matcher, mender->suspect, 1, &mender->near);
     bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);
-    bool found = broken
-                     ? choose_near_agreeing(mender, &decision) || choose_peer(mender, &decision) ||
-                           (neighbours_meet(mender) && choose_between(mender, &decision)) ||
-                           choose_near(mender, &decision) || choose_between(mender, &decision) ||
-                           choose_only_lost(mender, &decision) || choose_gone(mender, &decision)
-                     : choose_doubted(mender, &decision);
+    bool found = broken ? choose_broken(mender, &decision) : choose_doubted(mender, &decision);
     entries->matcher.also = 0;
     return found ? carry_out(mender, &decision, err) : 0;
 }
