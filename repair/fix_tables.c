@@ -156,6 +156,12 @@ run_round(struct q2_scene *scene, bool last, struct q2_error *err)
     int rc = q2_tables_open(scene, &tables, err);
     if (rc < 0)
         return rc;
+    rc = q2_tables_restore_l1(&tables, err);
+    if (rc < 0 || scene->edited || !(scene->check->usable & Q2_USABLE_L1)) {
+        scene->keep_all |= !scene->edited;
+        q2_tables_close(&tables);
+        return rc;
+    }
     rc = q2_place_flips(&tables.placing, err);
     if (rc == 0)
         rc = q2_place_missing(&tables.placing, err);
@@ -185,12 +191,9 @@ q2_fix_tables(struct q2_scene *scene, struct q2_error *err)
 {
     if (!scene->check || !(scene->check->usable & Q2_USABLE_GEOMETRY) || is_clean(scene->check))
         return 0;
-    bool edited = false;
-    int rc = q2_tables_restore_l1(scene, &edited, err);
+    int rc = 0;
     for (int round = 1; round <= MAX_ROUNDS && rc == 0; round++) {
         bool last = round == MAX_ROUNDS;
-        if (!(scene->check->usable & Q2_USABLE_L1))
-            return 0;
         rc = run_round(scene, last, err);
         if (rc < 0 || last || !scene->edited)
             return rc;

@@ -14,9 +14,8 @@
 
 #include <stdlib.h>
 
-enum {
-    RARE_BORDER = 32 << 20
-}; /* bytes: parts of a disk begin and end seldom at multiples of that */
+/* Bytes: parts of a disk seldom begin and end at multiples of that. */
+enum { RARE_BORDER = 32 << 20 };
 
 /* ---- who takes part ---- */
 

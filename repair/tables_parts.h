@@ -21,8 +21,8 @@ int q2_tables_open(struct q2_scene *scene, struct q2_tables *ret_tables, struct 
 void q2_tables_close(struct q2_tables *tables);
 
 /* Where the active L1 table is not where the header says, or is lost altogether, make a lost one
- * that fits the active one again. *ret_edited: the scene was checked anew. */
-int q2_tables_restore_l1(struct q2_scene *scene, bool *ret_edited, struct q2_error *err);
+ * that fits the active one again. The scene must be checked anew then. */
+int q2_tables_restore_l1(struct q2_tables *tables, struct q2_error *err);
 
 /* Damaged L1 entries that nothing explains: give slots that share a table one each, and clear
  * what leads nowhere. */

@@ -40,6 +40,8 @@ restore(struct q2_tables *tables, uint64_t offset, enum q2_confidence confidence
                       ", where there is no L1 table; the one at 0x%" PRIx64 " is lost, and %s",
                       header->l1_table_offset, offset, why))
         rc = q2_scene_write64(scene, Q2_OWNER_HEADER, field.offset, offset, err);
+    else
+        scene->keep_all = true;
     q2_plan_answer(&scene->plan, Q2_PROBLEM_HEADER_L1_UNALIGNED, field.offset, 1);
     q2_plan_answer(&scene->plan, Q2_PROBLEM_HEADER_L1_PAST_END, field.offset, 1);
     q2_plan_answer(&scene->plan, Q2_PROBLEM_ORPHAN_L1_TABLE, offset, 1);
@@ -49,29 +51,20 @@ restore(struct q2_tables *tables, uint64_t offset, enum q2_confidence confidence
 }
 
 int
-q2_tables_restore_l1(struct q2_scene *scene, bool *ret_edited, struct q2_error *err)
+q2_tables_restore_l1(struct q2_tables *tables, struct q2_error *err)
 {
-    const struct q2_header *header = &scene->check->header;
+    const struct q2_header *header = &tables->scene->check->header;
     uint64_t entries = header->l1_size, near, best, count;
-    struct q2_tables tables;
-    if (entries == 0 || entries * 8 > Q2_MAX_L1_BYTES)
+    if (entries == 0 || entries * 8 > Q2_MAX_L1_BYTES || !is_elsewhere(tables))
         return 0;
-    int rc = q2_tables_open(scene, &tables, err);
-    if (rc < 0)
-        return rc;
-    if (is_elsewhere(&tables)) {
-        q2_l1_near(tables.carving, header->l1_table_offset, entries, &near);
-        q2_l1_best(tables.carving, entries, true, &best, &count);
-        if (near)
-            rc = restore(&tables, near, Q2_CERTAIN, "one bit of its offset differs", err);
-        else if (best)
-            rc = restore(&tables, best, count == 1 ? Q2_LIKELY : Q2_GUESS,
-                         count == 1 ? "there is no other" : "it leads to more tables than others",
-                         err);
-    }
-    q2_tables_close(&tables);
-    *ret_edited = scene->edited;
-    return rc == 0 ? q2_scene_recheck(scene, err) : rc;
+    q2_l1_near(tables->carving, header->l1_table_offset, entries, &near);
+    if (near)
+        return restore(tables, near, Q2_CERTAIN, "one bit of its offset differs", err);
+    q2_l1_best(tables->carving, entries, true, &best, &count);
+    if (!best)
+        return 0;
+    return restore(tables, best, count == 1 ? Q2_LIKELY : Q2_GUESS,
+                   count == 1 ? "there is no other" : "it leads to more tables than others", err);
 }
 
 /* ---- entries that share a table ---- */
