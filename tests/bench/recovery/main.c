@@ -175,18 +175,29 @@ run_cases(struct bench *bench)
     return ok;
 }
 
+static void
+choose_ways(struct bench *bench, const char *names)
+{
+    bench->options.ways = 0;
+    for (unsigned way = WAY_CERTAIN; way <= WAY_SALVAGE; way++)
+        if (strstr(names, way_names[way]))
+            bench->options.ways |= 1U << way;
+}
+
+static const struct option longs[] = {
+    {"quick", no_argument, NULL, 'q'},       {"seeds", required_argument, NULL, 'n'},
+    {"seed", required_argument, NULL, 's'},  {"class", required_argument, NULL, 'c'},
+    {"image", required_argument, NULL, 'i'}, {"level", required_argument, NULL, 'l'},
+    {"no-peer", no_argument, NULL, 'p'},     {"peer-every", required_argument, NULL, 'e'},
+    {"jobs", required_argument, NULL, 'j'},  {"time", required_argument, NULL, 't'},
+    {"worst", required_argument, NULL, 'w'}, {"keep", required_argument, NULL, 'k'},
+    {"csv", no_argument, NULL, 'C'},         {"cross", no_argument, NULL, 'x'},
+    {"list", no_argument, NULL, 'L'},        {NULL, 0, NULL, 0},
+};
+
 static bool
 parse(struct bench *bench, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"quick", no_argument, NULL, 'q'},       {"seeds", required_argument, NULL, 'n'},
-        {"seed", required_argument, NULL, 's'},  {"class", required_argument, NULL, 'c'},
-        {"image", required_argument, NULL, 'i'}, {"level", required_argument, NULL, 'l'},
-        {"no-peer", no_argument, NULL, 'p'},     {"peer-every", required_argument, NULL, 'e'},
-        {"jobs", required_argument, NULL, 'j'},  {"time", required_argument, NULL, 't'},
-        {"worst", required_argument, NULL, 'w'}, {"keep", required_argument, NULL, 'k'},
-        {"csv", no_argument, NULL, 'C'},         {"cross", no_argument, NULL, 'x'},
-        {"list", no_argument, NULL, 'L'},        {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         unsigned number = optarg ? (unsigned)strtoul(optarg, NULL, 10) : 0;
         switch (option) {
@@ -207,10 +218,7 @@ parse(struct bench *bench, int argc, char **argv)
             bench->only_image = optarg;
             break;
         case 'l':
-            bench->options.ways = 0;
-            for (unsigned way = WAY_CERTAIN; way <= WAY_SALVAGE; way++)
-                if (strstr(optarg, way_names[way]))
-                    bench->options.ways |= 1U << way;
+            choose_ways(bench, optarg);
             break;
         case 'p':
             bench->options.peer = false;
