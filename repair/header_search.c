@@ -215,6 +215,9 @@ offer_l1_size(struct q2_search *search)
     uint64_t needed = q2_l1_entries_for(&geometry, header.size);
     if (needed <= Q2_MAX_L1_BYTES / 8)
         offer_field(search, "l1_size", needed);
+    /* And as many clusters of refcount table as the file needs. */
+    uint64_t blocks = q2_units(geometry.file_clusters, geometry.refcount_block_bits);
+    offer_field(search, "refcount_table_clusters", q2_units(blocks * 8, geometry.cluster_bits));
 }
 
 void

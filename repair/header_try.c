@@ -20,6 +20,7 @@ enum {
     GLANCE = 4096,   /* bytes of a table that a glance looks at */
     LOOK_TABLES = 6, /* L2 tables, and refcount blocks */
     LOOK_COMPRESSED = 3,
+    LOOK_CLUSTERS = 32,
     ODD = 4,           /* what is allowed, but not what software does */
     RULE = 16,         /* what a broken rule of the header weighs */
     MAX_ENTRIES = 128, /* of the snapshot table */
@@ -140,6 +141,29 @@ judge_refcount(struct glance *g, uint64_t offset, uint64_t expected, uint64_t we
     judge(g, expected ? got == expected : got != 0, weight);
 }
 
+/* The clusters of the refcount table behind the first: a table that claims too many of them claims
+ * what belongs to others. */
+static void
+glance_at_table_end(struct glance *g)
+{
+    uint8_t part[512];
+    const struct q2_sink sink = {count_fault, &g->faults};
+    uint64_t count = q2_min(g->header.refcount_table_clusters, LOOK_CLUSTERS);
+    for (uint64_t i = 1; i < count; i++) {
+        uint64_t at = g->header.refcount_table_offset + (i << g->header.cluster_bits);
+        bool good = true;
+        if (!read_part(g, at, part, sizeof part))
+            continue;
+        for (size_t entry = 0; entry < sizeof part; entry += 8) {
+            uint64_t raw = q2_load_be64(part + entry);
+            g->faults = 0;
+            good &=
+                !raw || (q2_refcount_entry_validate(&g->geometry, raw, 0, &sink) && g->faults == 0);
+        }
+        judge(g, good, 1);
+    }
+}
+
 static void
 glance_at_refcounts(struct glance *g)
 {
@@ -164,6 +188,7 @@ glance_at_refcounts(struct glance *g)
     judge_refcount(g, 0, 1, 4);
     judge_refcount(g, g->header.refcount_table_offset, 1, 4);
     judge_refcount(g, first, 1, 4);
+    glance_at_table_end(g);
 }
 
 /* Whether a compressed cluster is one by this header. */
@@ -379,107 +404,4 @@ q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate)
         trial->area[candidate->flip_at] ^= candidate->flip_mask;
     memcpy(trial->area, saved, sizeof saved);
     memcpy(trial->area + sizeof saved, marker, sizeof marker);
-}
-
-/* ---- the check ---- */
-
-/* Whether findings of this problem are about the header rather than what it leads to. */
-static bool
-about_header(enum q2_problem problem)
-{
-    enum q2_pass pass = q2_catalogue(problem)->pass;
-    return pass == Q2_PASS_HEADER || pass == Q2_PASS_EXTENSIONS;
-}
-
-static bool
-says_nothing(enum q2_problem problem)
-{
-    switch (problem) {
-    case Q2_PROBLEM_HEADER_DIRTY:
-    case Q2_PROBLEM_HEADER_CORRUPT:
-    case Q2_PROBLEM_HEADER_COMPATIBLE_UNKNOWN:
-    case Q2_PROBLEM_HEADER_AUTOCLEAR_UNKNOWN:
-    case Q2_PROBLEM_HEADER_SIZE_UNALIGNED:
-    case Q2_PROBLEM_EXTENSION_BITMAPS_STALE:
-    case Q2_PROBLEM_BITMAP_IN_USE:
-    case Q2_PROBLEM_SNAPSHOT_DATE:
-    case Q2_PROBLEM_SNAPSHOT_NAME_DUPLICATE:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static void
-add_up(struct q2_candidate *candidate, const struct q2_check *check)
-{
-    candidate->faults = candidate->header_faults = 0;
-    for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
-        uint64_t count = q2_check_problem_count(check, (enum q2_problem)p).count;
-        if (says_nothing((enum q2_problem)p))
-            continue;
-        candidate->faults += count;
-        if (about_header((enum q2_problem)p) &&
-            q2_catalogue((enum q2_problem)p)->severity != Q2_SEVERITY_NOTE)
-            candidate->header_faults += count;
-    }
-    if (q2_header_in_disguise(check->area, check->area_length)) {
-        candidate->faults++;
-        candidate->header_faults++;
-    }
-    /* Nothing else was looked at, so it is not that there is nothing else. */
-    if (!(check->usable & Q2_USABLE_GEOMETRY))
-        candidate->faults += UINT64_C(1) << 40;
-    if (!(check->usable & Q2_USABLE_L1))
-        candidate->faults += UINT64_C(1) << 36;
-}
-
-static int
-lay(struct q2_trial *trial, const struct q2_candidate *candidate, struct q2_file *file,
-    struct q2_error *err)
-{
-    size_t length = (size_t)q2_min(sizeof candidate->bytes, trial->length);
-    int rc = q2_file_write(file, 0, candidate->bytes, length, err);
-    const uint8_t marker[Q2_EXTENSION_HEADER_LENGTH] = {0};
-    if (rc == 0 && candidate->fresh)
-        rc = q2_file_write(file, length, marker, sizeof marker, err);
-    if (rc == 0 && candidate->flip_mask && candidate->flip_at < trial->length) {
-        uint8_t byte = trial->area[candidate->flip_at] ^ candidate->flip_mask;
-        rc = q2_file_write(file, candidate->flip_at, &byte, 1, err);
-    }
-    return rc;
-}
-
-int
-q2_trial_check(struct q2_trial *trial, struct q2_candidate *candidate, struct q2_check **ret_check,
-               struct q2_error *err)
-{
-    struct q2_scene *scene = trial->scene;
-    const struct q2_check_options options = {.threads = scene->options->threads};
-    Q2_AUTOCLOSE struct q2_file *file = NULL;
-    struct q2_check *check = NULL;
-    int rc = q2_file_new_overlay(scene->file, &scene->budget, &file, err);
-    if (rc == 0)
-        rc = lay(trial, candidate, file, err);
-    if (rc == 0)
-        rc = q2_check_run(file, &options, &check, err);
-    if (rc < 0 && rc != Q2_ERR_NOT_QCOW2)
-        return rc;
-    candidate->tried = true;
-    candidate->faults = candidate->header_faults = UINT64_MAX;
-    if (check)
-        add_up(candidate, check);
-    if (ret_check)
-        *ret_check = check;
-    else
-        q2_check_free(check);
-    return 0;
-}
-
-bool
-q2_candidate_better(const struct q2_candidate *a, const struct q2_candidate *b)
-{
-    if (a->tried && b->tried && a->faults != b->faults)
-        return a->faults < b->faults;
-    return a->bad != b->bad ? a->bad < b->bad : a->good > b->good;
 }
