@@ -229,13 +229,25 @@ q2_plan_end(struct q2_plan *plan)
 
 /* ---- asking it ---- */
 
-bool
-q2_plan_does_anything(const struct q2_plan *plan)
+uint64_t
+q2_plan_applied(const struct q2_plan *plan)
 {
+    uint64_t applied = 0;
+    for (uint64_t i = 0; i < plan->count; i++)
+        applied += plan->actions[i].applied;
+    return applied;
+}
+
+void
+q2_plan_forget_offers(struct q2_plan *plan)
+{
+    uint64_t kept = 0;
     for (uint64_t i = 0; i < plan->count; i++)
         if (plan->actions[i].applied)
-            return true;
-    return false;
+            plan->actions[kept++] = plan->actions[i];
+        else
+            free_action(plan, &plan->actions[i]);
+    plan->count = kept;
 }
 
 /* How far an applied change that covers guest byte `offset` reaches; `offset` if there is none. */

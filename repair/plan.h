@@ -130,8 +130,17 @@ void q2_plan_end(struct q2_plan *plan);
 /* Whether any applied action names the whole of guest range [offset, offset + length) of a map. */
 bool q2_plan_names(const struct q2_plan *plan, uint32_t map, uint64_t offset, uint64_t length);
 
-/* Whether any applied action exists. */
-bool q2_plan_does_anything(const struct q2_plan *plan);
+/* How many actions are applied. */
+uint64_t q2_plan_applied(const struct q2_plan *plan);
+
+static inline bool
+q2_plan_does_anything(const struct q2_plan *plan)
+{
+    return q2_plan_applied(plan) > 0;
+}
+
+/* Forget the actions that are not applied. */
+void q2_plan_forget_offers(struct q2_plan *plan);
 
 /* Ban the action at `index` from later attempts. */
 int q2_plan_ban(struct q2_plan *plan, uint64_t index, struct q2_error *err);

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ATTEMPTS = 16 };
+enum { MAX_ATTEMPTS = 16, MAX_PASSES = 4 };
 
 struct q2_repair {
     struct q2_repair_options options;
@@ -86,7 +86,7 @@ run_stage(struct q2_scene *scene, enum q2_stage stage, struct q2_error *err)
 }
 
 static int
-run_stages(struct q2_scene *scene, struct q2_error *err)
+run_pass(struct q2_scene *scene, struct q2_error *err)
 {
     for (int stage = 0; stage < Q2_STAGE_COUNT; stage++) {
         if (scene->stop || (stage != Q2_STAGE_HEADER && !has_geometry(scene)))
@@ -96,6 +96,23 @@ run_stages(struct q2_scene *scene, struct q2_error *err)
             return rc;
     }
     return 0;
+}
+
+/* What one fix has explained may let another see more, so that passes follow until one changes
+ * nothing. What is only offered is offered anew in each. */
+static int
+run_stages(struct q2_scene *scene, struct q2_error *err)
+{
+    int rc = 0;
+    for (int pass = 0; pass < MAX_PASSES && rc == 0; pass++) {
+        q2_plan_forget_offers(&scene->plan);
+        q2_scene_forget_kept(scene);
+        uint64_t applied = q2_plan_applied(&scene->plan);
+        rc = run_pass(scene, err);
+        if (q2_plan_applied(&scene->plan) == applied)
+            break;
+    }
+    return rc;
 }
 
 /* The applied action that is to go where the proof blames none: the last of the least sure. */

@@ -108,17 +108,22 @@ forget_check(struct q2_scene *scene)
     scene->check = NULL;
 }
 
+void
+q2_scene_forget_kept(struct q2_scene *scene)
+{
+    q2_budget_free(&scene->budget, scene->keep, q2_units(scene->keep_clusters, 6), 8);
+    scene->keep = NULL;
+    scene->keep_clusters = 0;
+    scene->keep_all = false;
+}
+
 static void
 forget_notes(struct q2_scene *scene)
 {
     q2_budget_free(&scene->budget, scene->taken, scene->taken_capacity, sizeof *scene->taken);
     scene->taken = NULL;
     scene->taken_count = scene->taken_capacity = 0;
-    q2_budget_free(&scene->budget, scene->keep, q2_units(scene->keep_clusters, 6), 8);
-    scene->keep = NULL;
-    scene->keep_clusters = 0;
-    scene->keep_all = false;
-    scene->stop = false;
+    q2_scene_forget_kept(scene);
 }
 
 void

@@ -80,6 +80,7 @@ int q2_scene_allocate(struct q2_scene *scene, uint64_t count, uint64_t *ret_offs
 
 /* Keep these clusters counted, though nothing refers to them. */
 int q2_scene_keep(struct q2_scene *scene, uint64_t first, uint64_t count, struct q2_error *err);
+void q2_scene_forget_kept(struct q2_scene *scene);
 bool q2_scene_kept(const struct q2_scene *scene, uint64_t cluster);
 
 /* The refcount of a cluster as the overlay records it: readers are checker/refcounts.h's, on
