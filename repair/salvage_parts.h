@@ -62,6 +62,7 @@ struct salvage_source {
     char *backing_path; /* where it should be; NULL: not known */
     struct salvage_map *maps;
     uint32_t map_count;
+    bool orphans;         /* there are L2 tables to which nothing leads */
     _Atomic bool any_bad; /* something that the tables lead to could not be read */
 };
 

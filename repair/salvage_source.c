@@ -165,6 +165,8 @@ salvage_source_open(struct salvage_source *source, struct q2_file *image,
                             "%s: neither its header nor anything else in it says how large its "
                             "clusters are, so nothing can be told from it",
                             image->name);
+    source->orphans = q2_check_problem_count(source->check, Q2_PROBLEM_ORPHAN_L2_TABLE).count > 0 ||
+                      q2_check_problem_count(source->check, Q2_PROBLEM_ORPHAN_L1_TABLE).count > 0;
     rc = read_maps(source, err);
     return rc < 0 ? rc : salvage_open_others(source, options, err);
 }

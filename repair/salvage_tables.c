@@ -335,6 +335,8 @@ salvage_tables_run(struct salvage_tables *tables, uint64_t guest, uint64_t end,
         gone(&run, "its L1 entry does not lead to an L2 table");
     } else if (entry.raw & Q2_ENTRY_COPIED) {
         suspect(&run, "its L1 entry says that there is an L2 table, but not where");
+    } else if (tables->source->orphans) {
+        suspect(&run, "it has no L2 table, but there are some to which nothing leads");
     }
     if (run.state == Q2_SALVAGE_CERTAIN && entry.raw & Q2_L1_RESERVED)
         suspect(&run, "its L1 entry has bits that mean nothing");
