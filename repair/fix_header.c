@@ -264,18 +264,23 @@ search_close(struct q2_trial *trial, struct q2_candidate *ret_best, bool *ret_fo
     return 0;
 }
 
-/* What of the image can be read by this header: enum q2_usable. */
-static int
-find_usable(struct q2_trial *trial, struct q2_candidate *candidate, unsigned *ret_usable,
-            struct q2_error *err)
+static void
+ignore(void *data, const struct q2_violation *violation)
 {
-    struct q2_check *check = NULL;
-    int rc = q2_trial_check(trial, candidate, &check, err);
-    if (rc < 0)
-        return rc;
-    *ret_usable = check ? check->usable : 0;
-    q2_check_free(check);
-    return 0;
+    (void)data;
+    (void)violation;
+}
+
+/* What of the image can be read by this header: enum q2_usable. */
+static unsigned
+usable_by(const struct q2_trial *trial, const struct q2_candidate *candidate)
+{
+    struct q2_header header;
+    const struct q2_sink quiet = {.report = ignore};
+    q2_header_decode(candidate->bytes, sizeof candidate->bytes, &header);
+    if (header.magic != Q2_MAGIC && !q2_header_plausible(&header, trial->file_size))
+        return 0;
+    return q2_header_validate(&header, trial->file_size, &quiet);
 }
 
 /* Whether this is a header at all, damaged or not. Out of zeros or garbage one could be made in any
@@ -305,11 +310,8 @@ find_tables(struct q2_scene *scene, struct q2_trial *trial, const struct q2_cand
 {
     struct q2_candidate identity;
     struct q2_rebuild rebuild = {.known = &identity};
-    unsigned before;
     q2_trial_identity(trial, &identity);
-    int rc = find_usable(trial, &identity, &before, err);
-    if (rc < 0)
-        return rc;
+    unsigned before = usable_by(trial, &identity);
     *ret_done = false;
     if (lacks_table(before)) {
         rebuild.readable = before & Q2_USABLE_L1;
@@ -331,7 +333,6 @@ mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
     struct q2_candidate best;
     enum q2_confidence confidence;
     uint64_t faults = 0;
-    unsigned usable = 0;
     bool found, done;
     if (!is_header(trial))
         return q2_header_rebuild(scene, trial, &(struct q2_rebuild){.known = NULL}, &done, err);
@@ -342,9 +343,7 @@ mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
     found = found && !(confidence == Q2_GUESS && keeps_header(trial, &best));
     if (!found)
         q2_trial_identity(trial, &best);
-    rc = find_usable(trial, &best, &usable, err);
-    if (rc < 0)
-        return rc;
+    unsigned usable = usable_by(trial, &best);
     if (!(usable & Q2_USABLE_GEOMETRY))
         return q2_header_rebuild(scene, trial, &(struct q2_rebuild){.known = NULL}, &done, err);
     if (!found || confidence != Q2_CERTAIN || lacks_table(usable)) {
