@@ -97,7 +97,7 @@ gather_counts(struct gathering *gathering, const struct q2_l2_entry *entry, uint
 {
     struct q2_slots *slots = gathering->carving->slots;
     struct q2_table_facts *facts = gathering->facts;
-    uint64_t refcount = q2_refcount_of(&slots->reader, cluster);
+    uint64_t refcount = q2_survey_refcount(slots->survey, &slots->reader, cluster);
     bool compressed = entry->raw & Q2_ENTRY_COMPRESSED;
     facts->room += refcount > q2_slots_references(slots, cluster);
     if (!compressed && refcount == 1) {
@@ -231,7 +231,7 @@ probe(struct q2_carving *carving, uint64_t cluster, struct q2_error *err)
     table.like_l2 = table.like_l2 && q2_table_credible(&table.facts.look);
     if (!table.like_l2 && !l1)
         return 0;
-    table.refcount = q2_refcount_of(&slots->reader, cluster);
+    table.refcount = q2_survey_refcount(slots->survey, &slots->reader, cluster);
     return keep(carving, &table, err);
 }
 

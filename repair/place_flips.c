@@ -34,7 +34,8 @@ is_missing(struct q2_slots *slots, uint64_t offset)
 {
     uint64_t cluster = offset >> slots->scene->check->geometry.cluster_bits;
     return slots->survey->counts_help &&
-           q2_refcount_of(&slots->reader, cluster) > q2_slots_references(slots, cluster);
+           q2_survey_refcount(slots->survey, &slots->reader, cluster) >
+               q2_slots_references(slots, cluster);
 }
 
 static int

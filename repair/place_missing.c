@@ -133,7 +133,7 @@ look_at_slot(struct q2_placing *placing, uint64_t slot, struct q2_error *err)
         if (!map->raw || slot >= map->size || map->state[slot] != Q2_SLOT_SOUND)
             continue;
         uint64_t table = q2_entry_offset(map->raw[slot]);
-        uint64_t refcount = q2_refcount_of(&slots->reader, table >> bits);
+        uint64_t refcount = q2_survey_refcount(slots->survey, &slots->reader, table >> bits);
         uint64_t references = q2_slots_references(slots, table >> bits);
         if (table == done || refcount <= references ||
             !q2_placing_spend(placing, slots->map_count * 2 + placing->carving->count))

@@ -64,6 +64,8 @@ q2_survey_free(struct q2_survey *survey)
     q2_budget_free(budget, survey->sound, words, 8);
     q2_budget_free(budget, survey->shared, words, 8);
     q2_budget_free(budget, survey->counted, words, 8);
+    q2_budget_free(budget, survey->false_blocks, words, 8);
+    q2_budget_free(budget, survey->stored, words, 8);
     q2_budget_free(budget, survey->references, survey->reference_capacity,
                    sizeof *survey->references);
     q2_budget_free(budget, survey->streams, survey->stream_capacity, sizeof *survey->streams);
@@ -126,6 +128,23 @@ is_credible_block(const struct q2_survey *survey, struct q2_refcount_reader *rea
     return wrong <= q2_max((end - first) / 8, MAX_WRONG_COUNTS);
 }
 
+/* What a block that is none says is no evidence: the clusters that it covers count as they are
+ * used. */
+static void
+disbelieve(struct q2_survey *survey, uint64_t index)
+{
+    unsigned bits = survey->scene->check->geometry.refcount_block_bits;
+    uint64_t first = index << bits;
+    if (first >= survey->clusters)
+        return;
+    q2_bit_set(survey->false_blocks, index);
+    for (uint64_t i = first; i < first + (UINT64_C(1) << bits) && i < survey->clusters; i++) {
+        survey->counted[i / 64] &= ~(UINT64_C(1) << i % 64);
+        if (q2_scene_references(survey->scene, i))
+            q2_bit_set(survey->counted, i);
+    }
+}
+
 static int
 mark_refcounts(struct q2_survey *survey, struct q2_error *err)
 {
@@ -137,7 +156,11 @@ mark_refcounts(struct q2_survey *survey, struct q2_error *err)
         return rc;
     for (uint64_t i = 0; i < check->refcount_entries; i++) {
         uint64_t block = q2_refcount_block(check, i);
-        if (block <= Q2_REFCOUNT_BLOCK_UNKNOWN || !is_credible_block(survey, &reader, i))
+        if (!is_credible_block(survey, &reader, i)) {
+            disbelieve(survey, i);
+            continue;
+        }
+        if (block <= Q2_REFCOUNT_BLOCK_UNKNOWN)
             continue;
         mark_structure(survey, block, 1);
         credible = true;
@@ -335,10 +358,38 @@ counts_help(const struct q2_survey *survey)
     return counted > 1 && counted >= sound - sound / 8;
 }
 
+/* What the file has no hole for; all of it, where that cannot be told. */
+static int
+mark_stored(struct q2_survey *survey, struct q2_error *err)
+{
+    const struct q2_check *check = survey->scene->check;
+    uint64_t size = check->geometry.file_size;
+    int rc = new_set(survey, &survey->stored, err);
+    for (uint64_t offset = 0, end; rc == 0 && offset < size; offset = end) {
+        bool data = true;
+        if (q2_file_extent(check->file, offset, &data, &end, NULL) < 0 || end <= offset)
+            end = size;
+        if (data)
+            mark_range(survey, survey->stored, offset, end - offset);
+    }
+    return rc;
+}
+
+/* Say what is lost, now that it is known what is sound. */
+static int
+settle(struct q2_survey *survey, struct q2_error *err)
+{
+    survey->counts_help = (survey->scene->check->usable & Q2_USABLE_L1) && counts_help(survey);
+    int rc = survey->counts_help ? 0 : mark_stored(survey, err);
+    survey->settled = rc == 0;
+    return rc;
+}
+
 static int
 run(struct q2_survey *survey, bool entries, struct q2_error *err)
 {
-    uint64_t **sets[] = {&survey->structures, &survey->sound, &survey->shared, &survey->counted};
+    uint64_t **sets[] = {&survey->structures, &survey->sound, &survey->shared, &survey->counted,
+                         &survey->false_blocks};
     int rc = 0;
     for (size_t i = 0; i < sizeof sets / sizeof sets[0] && rc == 0; i++)
         rc = new_set(survey, sets[i], err);
@@ -346,17 +397,16 @@ run(struct q2_survey *survey, bool entries, struct q2_error *err)
         rc = mark_counted(survey, err);
     if (rc == 0)
         rc = mark_structures(survey, err);
-    survey->settled = !(survey->scene->check->usable & Q2_USABLE_L1);
-    if (survey->settled)
-        return rc;
+    if (rc == 0 && !(survey->scene->check->usable & Q2_USABLE_L1))
+        return settle(survey, err);
     for (uint64_t m = 0; m < survey->scene->check->map_count && rc == 0; m++)
         rc = read_l1(survey, (uint32_t)m, err);
     if (rc == 0)
         rc = judge_tables(survey, err);
     if (rc == 0)
         rc = q2_survey_mark_entries(survey, err);
-    survey->counts_help = rc == 0 && counts_help(survey);
-    survey->settled = true;
+    if (rc == 0)
+        rc = settle(survey, err);
     if (rc == 0 && entries)
         rc = q2_survey_suspect_entries(survey, err);
     if (survey->suspect_count)
@@ -384,28 +434,26 @@ q2_survey_take(struct q2_scene *scene, bool entries, struct q2_survey **ret_surv
 
 /* ---- asking it ---- */
 
-static bool
-is_stored(struct q2_survey *survey, uint64_t cluster)
+uint64_t
+q2_survey_refcount(const struct q2_survey *survey, struct q2_refcount_reader *reader,
+                   uint64_t cluster)
 {
-    unsigned bits = survey->scene->check->geometry.cluster_bits;
-    bool data = true;
-    uint64_t end;
-    if (q2_file_extent(survey->scene->check->file, cluster << bits, &data, &end, NULL) < 0)
-        return true;
-    return data || end < (cluster + 1) << bits;
+    uint64_t index = cluster >> survey->scene->check->geometry.refcount_block_bits;
+    if (cluster < survey->clusters && q2_bit_test(survey->false_blocks, index))
+        return q2_scene_references(survey->scene, cluster);
+    return q2_refcount_of(reader, cluster);
 }
 
 bool
-q2_survey_lost(struct q2_survey *survey, uint64_t cluster)
+q2_survey_lost(const struct q2_survey *survey, uint64_t cluster)
 {
     if (cluster == 0 || cluster >= survey->clusters || q2_bit_test(survey->sound, cluster))
         return false;
-    return survey->counts_help ? q2_bit_test(survey->counted, cluster) : is_stored(survey, cluster);
+    return q2_bit_test(survey->counts_help ? survey->counted : survey->stored, cluster);
 }
 
-/* The references to the table at cluster `table`. */
-static uint64_t
-first_reference(const struct q2_survey *survey, uint64_t table)
+uint64_t
+q2_survey_first_reference(const struct q2_survey *survey, uint64_t table)
 {
     uint64_t low = 0, high = survey->reference_count;
     while (low < high) {
@@ -415,7 +463,8 @@ first_reference(const struct q2_survey *survey, uint64_t table)
         else
             high = middle;
     }
-    return low;
+    bool found = low < survey->reference_count && survey->references[low].table == table;
+    return found ? low : survey->reference_count;
 }
 
 void
@@ -428,7 +477,7 @@ q2_survey_change(struct q2_survey *survey, const struct q2_suspect *suspect,
         return;
     }
     uint64_t table = suspect->at >> survey->scene->check->geometry.cluster_bits;
-    for (uint64_t i = first_reference(survey, table);
+    for (uint64_t i = q2_survey_first_reference(survey, table);
          i < survey->reference_count && survey->references[i].table == table; i++)
         if (survey->references[i].slot == suspect->l1_index)
             q2_plan_change(plan, kind, survey->references[i].map, suspect->guest, length);

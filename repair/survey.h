@@ -64,6 +64,9 @@ struct q2_survey {
     uint64_t *sound;   /* a bit for each cluster: a sound pointer, or a known structure, has it */
     uint64_t *shared;  /* several have it that have nothing to do with each other */
     uint64_t *counted; /* its refcount is not 0 */
+    uint64_t
+        *false_blocks; /* a bit for each refcount block that is none: what it says is no evidence */
+    uint64_t *stored;  /* where refcounts do not help: some of it is no hole */
     bool counts_help;  /* refcounts are evidence: what is sound is counted, nearly always */
     bool settled;      /* what is sound is known, so that there is an answer to what is lost */
     struct q2_suspect *suspects; /* by `at` */
@@ -82,13 +85,21 @@ void q2_survey_free(struct q2_survey *survey);
 void q2_survey_change(struct q2_survey *survey, const struct q2_suspect *suspect,
                       enum q2_change_kind kind, uint64_t length);
 
+/* The first of the references to the table at cluster `table`; reference_count: there is none. */
+uint64_t q2_survey_first_reference(const struct q2_survey *survey, uint64_t table);
+
+/* The recorded refcount of a cluster where it is evidence, else the number of its references. */
+struct q2_refcount_reader;
+uint64_t q2_survey_refcount(const struct q2_survey *survey, struct q2_refcount_reader *reader,
+                            uint64_t cluster);
+
 /* Whether the stream at host `offset` belongs to a guest cluster other than that at `guest`, bytes.
  */
 bool q2_survey_claimed(const struct q2_survey *survey, uint64_t offset, uint64_t guest);
 
 /* Whether a cluster is lost: counted where refcounts help, else stored and not a hole; and nothing
  * sound leads to it. */
-bool q2_survey_lost(struct q2_survey *survey, uint64_t cluster);
+bool q2_survey_lost(const struct q2_survey *survey, uint64_t cluster);
 
 /* What the cluster at host `offset` would be as an L2 table. */
 struct q2_table_look {
