@@ -40,9 +40,11 @@ q2_table_view_load(struct q2_table_view *view, uint64_t offset)
 }
 
 void
-q2_table_view_forget(struct q2_table_view *view)
+q2_table_view_set(struct q2_table_view *view, uint64_t at, uint64_t raw)
 {
-    view->offset = UINT64_MAX;
+    uint64_t size = view->survey->scene->check->geometry.cluster_size;
+    if (view->offset != UINT64_MAX && at >= view->offset && at - view->offset < size)
+        q2_store_be64(view->bytes + (at - view->offset), raw);
 }
 
 /* ---- runs ---- */
@@ -60,8 +62,7 @@ follows(const struct q2_suspect *a, const struct q2_suspect *b, unsigned entry_s
            b->l2_index == a->l2_index + 1;
 }
 
-/* Whether the entry beside a run can be relied on. `neighbour` is the suspect next to it, or NULL.
- */
+/* Whether the entry beside a run says where its cluster is. */
 static bool
 usable(const struct q2_table_view *view, uint64_t index, struct q2_l2_entry *ret_entry)
 {
@@ -83,6 +84,26 @@ is_suspect(const struct q2_survey *survey, uint64_t index, int step, uint64_t at
     return survey->suspects[beside].at == at;
 }
 
+/* The run of broken suspects around one of them: [view->run_first, view->run_end). It may have as
+ * many as a table has entries, and is asked for by each of them. */
+static void
+find_run(struct q2_table_view *view, uint64_t index)
+{
+    const struct q2_survey *survey = view->survey;
+    const struct q2_suspect *all = survey->suspects;
+    unsigned size = survey->scene->check->geometry.l2_entry_size;
+    uint64_t first = index, end = index + 1;
+    if (index >= view->run_first && index < view->run_end)
+        return;
+    while (first > 0 && is_broken(&all[first - 1]) && follows(&all[first - 1], &all[first], size))
+        first--;
+    while (end < survey->suspect_count && is_broken(&all[end]) &&
+           follows(&all[end - 1], &all[end], size))
+        end++;
+    view->run_first = first;
+    view->run_end = end;
+}
+
 void
 q2_anchors_find(struct q2_table_view *view, uint64_t index, struct q2_anchors *ret_anchors)
 {
@@ -91,12 +112,11 @@ q2_anchors_find(struct q2_table_view *view, uint64_t index, struct q2_anchors *r
     const struct q2_suspect *all = survey->suspects;
     unsigned size = geometry->l2_entry_size;
     uint64_t first = index, last = index;
-    while (is_broken(&all[index]) && first > 0 && is_broken(&all[first - 1]) &&
-           follows(&all[first - 1], &all[first], size))
-        first--;
-    while (is_broken(&all[index]) && last + 1 < survey->suspect_count &&
-           is_broken(&all[last + 1]) && follows(&all[last], &all[last + 1], size))
-        last++;
+    if (is_broken(&all[index])) {
+        find_run(view, index);
+        first = view->run_first;
+        last = view->run_end - 1;
+    }
     *ret_anchors = (struct q2_anchors){.first = all[first].l2_index, .count = last - first + 1};
     uint64_t table = all[index].at - (uint64_t)all[index].l2_index * size;
     if (!q2_table_view_load(view, table))

@@ -22,16 +22,19 @@ struct q2_anchors {
 struct q2_table_view {
     struct q2_survey *survey;
     uint8_t *bytes;
-    uint64_t offset; /* host, bytes; UINT64_MAX: none */
+    uint64_t offset;             /* host, bytes; UINT64_MAX: none */
+    uint64_t run_first, run_end; /* suspects: the run of broken ones that was looked at last */
 };
 
 int q2_table_view_init(struct q2_table_view *view, struct q2_survey *survey, struct q2_error *err);
 void q2_table_view_destroy(struct q2_table_view *view);
 
 /* Make the table at host `offset` the one to look at; false where it cannot be read. Edits made
- * since it was read are seen after `q2_table_view_forget`. */
+ * since it was read are not seen, but for those that `q2_table_view_set` is told of. */
 bool q2_table_view_load(struct q2_table_view *view, uint64_t offset);
-void q2_table_view_forget(struct q2_table_view *view);
+
+/* The entry at host offset `at` now is `raw`. */
+void q2_table_view_set(struct q2_table_view *view, uint64_t at, uint64_t raw);
 
 /* The run around suspect `index` of the survey. Entries that break rules make one run with their
  * neighbours that do; others stand alone. */

@@ -125,7 +125,7 @@ mend_undecodable(struct q2_entries *entries, const struct q2_finding *finding, s
     if (!locate(scene->check, finding, &suspect))
         return 0;
     uint64_t between = between_neighbours(entries, &suspect);
-    entries->matcher.also = q2_entries_peer(entries, &suspect);
+    q2_entries_peers(entries, &suspect, 1, &entries->matcher.also, NULL);
     q2_match_near(&entries->matcher, &suspect, 1, &near);
     entries->matcher.also = 0;
     if (!between && near.count == 0)

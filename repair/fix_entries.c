@@ -15,6 +15,8 @@
 
 #include <inttypes.h>
 
+enum { MAX_UNCOUNTED = 16 }; /* faults of single refcounts, or of single entries */
+
 struct decision {
     enum q2_action_kind action;
     enum q2_confidence confidence;
@@ -29,7 +31,12 @@ struct mender {
     struct q2_anchors anchors;
     uint64_t from_before, from_behind; /* clusters; 0: nothing says so */
     uint64_t peer;                     /* what another map has here, and misses a reference */
+    bool several_peers;                /* there may be more than one such cluster */
     struct q2_matches near;
+    struct {
+        uint64_t at, first; /* of the run, and of the clusters that it was held against */
+        bool fits;
+    } run; /* what fits_exactly said last */
 };
 
 static const struct q2_geometry *
@@ -83,7 +90,8 @@ choose_near(const struct mender *mender, struct decision *ret_decision)
     if (near->count == 0)
         return false;
     /* Or it led to what is lost, and more than one bit is gone. */
-    bool empties = !near->items[0].cluster && mender->entries->lost;
+    bool empties =
+        !near->items[0].cluster && mender->entries->lost && !geometry_of(mender)->data_file;
     *ret_decision = (struct decision){
         .action = Q2_ACTION_MEND_L2_ENTRY,
         .confidence = near->count > 1 ? Q2_GUESS
@@ -99,16 +107,11 @@ choose_near(const struct mender *mender, struct decision *ret_decision)
 
 /* ---- between the neighbours ---- */
 
-/* Whether the lost clusters that go on from one side are exactly as many as the entries that are
- * damaged. */
+/* Whether the lost clusters from `first` on are exactly as many as the entries of the run. */
 static bool
-fits_exactly(const struct mender *mender, uint64_t cluster)
+fits_run(const struct mender *mender, uint64_t first)
 {
     struct q2_matcher *matcher = &mender->entries->matcher;
-    uint64_t index = mender->suspect->l2_index - mender->anchors.first;
-    uint64_t first = cluster - index;
-    if (cluster <= index || mender->anchors.count < 2)
-        return false;
     for (uint64_t i = 0; i < mender->anchors.count; i++)
         if (!q2_match_lost(matcher, first + i) && !q2_entries_taken(mender->entries, first + i))
             return false;
@@ -116,8 +119,25 @@ fits_exactly(const struct mender *mender, uint64_t cluster)
            !q2_match_lost(matcher, first + mender->anchors.count);
 }
 
+/* Whether the lost clusters that go on from one side are exactly as many as the entries that are
+ * damaged. All entries of a run ask the same, and there may be as many as a table has. */
 static bool
-choose_between(const struct mender *mender, struct decision *ret_decision)
+fits_exactly(struct mender *mender, uint64_t cluster)
+{
+    uint64_t index = mender->suspect->l2_index - mender->anchors.first, first = cluster - index;
+    uint64_t at = mender->suspect->at - index * geometry_of(mender)->l2_entry_size;
+    if (cluster <= index || mender->anchors.count < 2)
+        return false;
+    if (mender->run.at != at || mender->run.first != first) {
+        mender->run.fits = fits_run(mender, first);
+        mender->run.at = at;
+        mender->run.first = first;
+    }
+    return mender->run.fits;
+}
+
+static bool
+choose_between(struct mender *mender, struct decision *ret_decision)
 {
     struct q2_matcher *matcher = &mender->entries->matcher;
     bool before = mender->from_before && q2_match_lost(matcher, mender->from_before);
@@ -208,7 +228,8 @@ choose_gone(const struct mender *mender, struct decision *ret_decision)
         return false;
     /* Compressed data may be packed beside what is not lost. */
     bool packed = check->counts.compressed_clusters > 0;
-    bool cut = was_cut_off(mender), sure = cut || (!mender->entries->lost && !packed);
+    bool unexplained = mender->entries->lost || mender->several_peers;
+    bool cut = was_cut_off(mender), sure = cut || (!unexplained && !packed);
     /* In version 2 nothing reads as zeros that has a backing file. */
     bool shines = check->geometry.version < 3 && check->header.backing_file_offset;
     *ret_decision = (struct decision){
@@ -221,6 +242,24 @@ choose_gone(const struct mender *mender, struct decision *ret_decision)
         .why = cut    ? "the file ends before the cluster that it goes on with from its neighbour"
                : sure ? "no cluster of the file is lost that it could have led to"
                       : "none of the lost clusters is like what it says",
+    };
+    return true;
+}
+
+/* ---- with a data file ---- */
+
+/* With a data file, a cluster is where the guest has it; only whether it is there may be in doubt.
+ */
+static bool
+choose_external(const struct mender *mender, struct decision *ret_decision)
+{
+    const struct q2_check *check = mender->entries->survey->scene->check;
+    bool raw = check->header.autoclear_features & Q2_AUTOCLEAR_RAW_DATA;
+    *ret_decision = (struct decision){
+        .action = Q2_ACTION_MEND_L2_ENTRY,
+        .confidence = raw ? Q2_CERTAIN : Q2_LIKELY,
+        .match = {.raw = mender->suspect->guest | Q2_ENTRY_COPIED},
+        .why = "in the data file a cluster is where the guest has it",
     };
     return true;
 }
@@ -257,17 +296,24 @@ carry_out(struct mender *mender, const struct decision *decision, struct q2_erro
 static bool
 another_fits(const struct mender *mender, uint64_t cluster)
 {
-    uint64_t count;
-    const struct q2_sharer *sharers = q2_entries_sharers(mender->entries, cluster, &count);
-    for (uint64_t i = 0; i < count; i++)
-        if (sharers[i].fits && sharers[i].guest != mender->suspect->guest)
-            return true;
-    return false;
+    const struct q2_sharing *sharing = q2_entries_sharing(mender->entries, cluster);
+    uint64_t guest = mender->suspect->guest;
+    return sharing && sharing->fits && (sharing->first_fit != guest || sharing->last_fit != guest);
+}
+
+/* Whether a cluster that is used and not counted may rather be one that was not counted: that is so
+ * where there are many of them, or more than lost clusters that they could have led to. */
+static bool
+counts_are_doubtful(const struct mender *mender)
+{
+    const struct q2_entries *entries = mender->entries;
+    uint64_t uncounted = q2_scene_count(entries->survey->scene, Q2_PROBLEM_REFCOUNT_ZERO);
+    return uncounted > MAX_UNCOUNTED || uncounted > entries->lost;
 }
 
 /* A pointer that is not broken is only doubted for what it leads to. */
 static bool
-choose_doubted(const struct mender *mender, struct decision *ret_decision)
+choose_doubted(struct mender *mender, struct decision *ret_decision)
 {
     const struct q2_suspect *suspect = mender->suspect;
     const struct q2_geometry *geometry = geometry_of(mender);
@@ -288,7 +334,8 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
     if (!found)
         return false;
     /* It is wrong, and one cluster of the file waits for an entry. */
-    if (wrong && mender->entries->lost == 1)
+    if (wrong && mender->entries->lost == 1 &&
+        q2_match_lost(&mender->entries->matcher, ret_decision->match.cluster))
         ret_decision->confidence = Q2_CERTAIN;
     /* Of two that share a cluster each is one bit away from what is lost: the neighbours decide,
      * those of the one or those of the other. What decodes to exactly a cluster decides too. */
@@ -296,8 +343,8 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
                    (mender->near.count == 1 && ret_decision->match.exact);
     /* An entry that was overwritten by another may happen to be one bit away from something lost.
      */
-    if (near && !free && !ret_decision->match.exact && mender->entries->lost > 1 &&
-        ret_decision->confidence == Q2_CERTAIN)
+    bool doubtful = free ? counts_are_doubtful(mender) : mender->entries->lost > 1;
+    if (near && doubtful && !ret_decision->match.exact && ret_decision->confidence == Q2_CERTAIN)
         ret_decision->confidence = Q2_LIKELY;
     if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !decided)
         ret_decision->confidence = Q2_GUESS;
@@ -307,8 +354,11 @@ choose_doubted(const struct mender *mender, struct decision *ret_decision)
 
 /* What breaks a rule is wrong in any case. */
 static bool
-choose_broken(const struct mender *mender, struct decision *ret_decision)
+choose_broken(struct mender *mender, struct decision *ret_decision)
 {
+    if (geometry_of(mender)->data_file)
+        return (mender->near.count == 1 && choose_near(mender, ret_decision)) ||
+               choose_external(mender, ret_decision);
     bool between = neighbours_meet(mender) || !mender->near.items[0].cluster;
     return choose_near_agreeing(mender, ret_decision) || choose_peer(mender, ret_decision) ||
            (between && choose_between(mender, ret_decision)) || choose_near(mender, ret_decision) ||
@@ -327,7 +377,7 @@ mend(struct mender *mender, uint64_t index, struct q2_error *err)
     uint64_t at = mender->suspect->l2_index;
     mender->from_before = q2_anchors_from_before(&mender->anchors, geometry, at);
     mender->from_behind = q2_anchors_from_behind(&mender->anchors, geometry, at);
-    mender->peer = q2_entries_peer(entries, mender->suspect);
+    q2_entries_peers(entries, mender->suspect, 1, &mender->peer, &mender->several_peers);
     entries->matcher.also = mender->peer;
     q2_match_near(&entries->matcher, mender->suspect, 1, &mender->near);
     bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);

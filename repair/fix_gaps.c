@@ -189,21 +189,22 @@ try_peers(const struct gap *gap, struct q2_error *err)
     int rc = new_raws(gap, &raws, err);
     if (rc < 0)
         return rc;
+    const struct q2_suspect place = {
+        .at = (gap->reference->table << geometry->cluster_bits) +
+              gap->first * geometry->l2_entry_size,
+        .l1_index = gap->reference->slot,
+        .l2_index = (uint32_t)gap->first,
+    };
+    q2_entries_peers(gap->entries, &place, gap->count, raws, NULL);
     for (uint64_t i = 0; i <= gap->count && rc == 0; i++) {
-        const struct q2_suspect place = {
-            .at = (gap->reference->table << geometry->cluster_bits) +
-                  (gap->first + i) * geometry->l2_entry_size,
-            .l1_index = gap->reference->slot,
-            .l2_index = (uint32_t)(gap->first + i),
-        };
-        uint64_t peer = i < gap->count ? q2_entries_peer(gap->entries, &place) : 0;
-        if (peer) {
-            raws[run++] = peer << geometry->cluster_bits;
+        if (i < gap->count && raws[i]) {
+            raws[i] <<= geometry->cluster_bits;
+            run++;
             continue;
         }
         if (run)
             rc =
-                fill(gap, i - run, run, raws, Q2_LIKELY,
+                fill(gap, i - run, run, raws + i - run, Q2_LIKELY,
                      "other maps have clusters there that are counted once more than they are used",
                      err);
         run = 0;

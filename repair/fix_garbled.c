@@ -46,9 +46,33 @@ entry_for(struct garbled *garbled, uint64_t index)
         return place.entry.raw;
     }
     place.entry = (struct q2_l2_entry){0};
-    uint64_t peer = q2_entries_peer(entries, &place);
+    uint64_t peer;
+    q2_entries_peers(entries, &place, 1, &peer, NULL);
     garbled->found += peer != 0;
     return peer << geometry->cluster_bits;
+}
+
+/* All maps that lead to the table. */
+static void
+name_changes(struct garbled *garbled)
+{
+    const struct q2_survey *survey = garbled->entries->survey;
+    const struct q2_geometry *geometry = &survey->scene->check->geometry;
+    uint64_t table = q2_entry_offset(garbled->suspect->entry.raw) >> geometry->cluster_bits;
+    uint64_t reach = q2_l2_reach(geometry);
+    for (uint64_t i = q2_survey_first_reference(survey, table);
+         i < survey->reference_count && survey->references[i].table == table; i++)
+        q2_plan_change(&survey->scene->plan, Q2_CHANGE_REPLACED, survey->references[i].map,
+                       survey->references[i].slot * reach, reach);
+}
+
+/* Whether an L1 entry is the first of those that lead to its table. */
+static bool
+is_first(const struct q2_survey *survey, const struct q2_suspect *suspect)
+{
+    unsigned bits = survey->scene->check->geometry.cluster_bits;
+    uint64_t index = q2_survey_first_reference(survey, q2_entry_offset(suspect->entry.raw) >> bits);
+    return index < survey->reference_count && survey->references[index].at == suspect->at;
 }
 
 static int
@@ -62,8 +86,7 @@ write_table(struct garbled *garbled, struct q2_error *err)
                                "the table at 0x%" PRIx64 " was overwritten: %" PRIu64
                                " entries are left, %" PRIu64 " come back from other maps",
                                table, garbled->kept, garbled->found);
-    q2_plan_change(&scene->plan, Q2_CHANGE_REPLACED, garbled->suspect->map, garbled->suspect->guest,
-                   q2_l2_reach(geometry));
+    name_changes(garbled);
     int rc = apply ? q2_scene_write(scene, Q2_OWNER_L2_TABLE, table, garbled->table,
                                     geometry->cluster_size, err)
                    : 0;
@@ -94,7 +117,7 @@ q2_fix_garbled(struct q2_scene *scene, struct q2_error *err)
 {
     const unsigned other = Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END | Q2_SUSPECT_METADATA;
     struct q2_entries entries;
-    uint64_t size = scene->check->geometry.cluster_size, last = 0;
+    uint64_t size = scene->check->geometry.cluster_size;
     if (!q2_entries_wanted(scene) || scene->check->geometry.data_file)
         return 0;
     int rc = q2_entries_init(&entries, scene, err);
@@ -105,11 +128,9 @@ q2_fix_garbled(struct q2_scene *scene, struct q2_error *err)
     struct garbled garbled = {.entries = &entries, .table = table};
     for (uint64_t i = 0; i < entries.survey->suspect_count && rc == 0; i++) {
         garbled.suspect = &entries.survey->suspects[i];
-        uint64_t offset = q2_entry_offset(garbled.suspect->entry.raw);
         if (!garbled.suspect->is_l1 || !(garbled.suspect->why & Q2_SUSPECT_TARGET) ||
-            (garbled.suspect->why & other) || offset == last)
+            (garbled.suspect->why & other) || !is_first(entries.survey, garbled.suspect))
             continue;
-        last = offset;
         garbled.kept = garbled.found = 0;
         rc = rebuild(&garbled, err);
     }

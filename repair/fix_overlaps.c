@@ -13,7 +13,17 @@
 
 #include <inttypes.h>
 
-enum { PIECE_BYTES = 64 << 10 };
+enum {
+    PIECE_BYTES = 64 << 10,
+    BUDGET_SHARE = 4, /* of the memory that a repair may take, a quarter for copies */
+};
+
+struct copies {
+    struct q2_entries *entries;
+    uint64_t spare; /* a new cluster that was not needed, host, bytes; 0: none */
+    uint64_t bytes; /* copied, or offered to be */
+    bool full;      /* no more: what shares a cluster then goes on doing so */
+};
 
 static int
 copy_cluster(struct q2_scene *scene, uint64_t from, uint64_t to, struct q2_error *err)
@@ -34,13 +44,16 @@ copy_cluster(struct q2_scene *scene, uint64_t from, uint64_t to, struct q2_error
 }
 
 static int
-separate(struct q2_entries *entries, const struct q2_suspect *suspect, struct q2_error *err)
+separate(struct copies *copies, const struct q2_suspect *suspect, struct q2_error *err)
 {
+    struct q2_entries *entries = copies->entries;
     struct q2_scene *scene = entries->survey->scene;
-    uint64_t raw = suspect->entry.raw, to;
-    int rc = q2_scene_allocate(scene, 1, &to, err);
-    if (rc < 0)
-        return rc == Q2_ERR_NOSPACE ? 0 : rc;
+    uint64_t raw = suspect->entry.raw, to = copies->spare;
+    int rc = to ? 0 : q2_scene_allocate(scene, 1, &to, err);
+    if (rc < 0) {
+        copies->full = rc == Q2_ERR_NOSPACE;
+        return copies->full ? 0 : rc;
+    }
     uint64_t flags = raw & ~Q2_ENTRY_OFFSET;
     bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_SEPARATE_CLUSTER,
                                entries->lost ? Q2_LIKELY : Q2_CERTAIN, suspect->at,
@@ -50,6 +63,9 @@ separate(struct q2_entries *entries, const struct q2_suspect *suspect, struct q2
                                suspect->why & Q2_SUSPECT_METADATA ? "a structure of the image"
                                                                   : "another guest range");
     q2_entries_answer(entries, suspect);
+    copies->spare = apply ? 0 : to;
+    copies->bytes += scene->check->geometry.cluster_size;
+    copies->full = copies->bytes > scene->budget.limit / BUDGET_SHARE;
     if (apply)
         rc = copy_cluster(scene, q2_entry_offset(raw), to, err);
     if (apply && rc == 0)
@@ -64,20 +80,12 @@ separate(struct q2_entries *entries, const struct q2_suspect *suspect, struct q2
 static bool
 stays(struct q2_entries *entries, const struct q2_suspect *suspect)
 {
-    const struct q2_survey *survey = entries->survey;
+    unsigned bits = entries->survey->scene->check->geometry.cluster_bits;
     if (suspect->why & Q2_SUSPECT_METADATA)
         return false;
-    uint64_t count, bits = survey->scene->check->geometry.cluster_bits;
-    const struct q2_sharer *sharers =
-        q2_entries_sharers(entries, q2_entry_offset(suspect->entry.raw) >> bits, &count);
-    uint64_t keeper = count ? sharers[0].guest : suspect->guest;
-    for (uint64_t i = count; i-- > 0;)
-        if (sharers[i].fits)
-            keeper = sharers[i].guest;
-    for (uint64_t i = 0; i < count; i++)
-        if (survey->suspects[sharers[i].suspect].entry.raw & Q2_ENTRY_COMPRESSED)
-            return false;
-    return keeper == suspect->guest;
+    const struct q2_sharing *sharing =
+        q2_entries_sharing(entries, q2_entry_offset(suspect->entry.raw) >> bits);
+    return !sharing || (!sharing->packed && sharing->keeper == suspect->guest);
 }
 
 static bool
@@ -96,14 +104,15 @@ q2_fix_overlaps(struct q2_scene *scene, struct q2_error *err)
     int rc = q2_entries_init(&entries, scene, err);
     if (rc < 0)
         return rc;
-    for (uint64_t i = 0; i < entries.survey->suspect_count && rc == 0; i++) {
+    struct copies copies = {.entries = &entries};
+    for (uint64_t i = 0; i < entries.survey->suspect_count && rc == 0 && !copies.full; i++) {
         const struct q2_suspect *suspect = &entries.survey->suspects[i];
         bool shares = (suspect->why & (Q2_SUSPECT_SHARED | Q2_SUSPECT_METADATA)) &&
                       !(suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END));
         if (suspect->is_l1 || !shares || (suspect->entry.raw & Q2_ENTRY_COMPRESSED) ||
             stays(&entries, suspect))
             continue;
-        rc = separate(&entries, suspect, err);
+        rc = separate(&copies, suspect, err);
     }
     q2_entries_destroy(&entries);
     return rc;

@@ -9,7 +9,10 @@
 
 #include <stdlib.h>
 
-enum { MAX_SUSPECTS = 1 << 20 };
+enum {
+    MAX_CONTESTED = 1 << 20,
+    SUSPECT_MEMORY = 2048, /* bytes that a suspect, its action and its edits may take */
+};
 
 /* A sound reference to a cluster that has several owners according to the check. */
 struct contested {
@@ -32,7 +35,7 @@ typedef int visit_entry(struct entry_walk *walk, const struct q2_l2_entry *entry
 int
 q2_survey_suspect(struct q2_survey *survey, const struct q2_suspect *suspect, struct q2_error *err)
 {
-    if (survey->suspect_count >= MAX_SUSPECTS) {
+    if (survey->suspect_count >= survey->scene->budget.limit / SUSPECT_MEMORY) {
         survey->dropped++;
         return 0;
     }
@@ -129,7 +132,7 @@ static int
 contest(struct entry_walk *walk, uint64_t cluster, uint64_t guest, bool compressed,
         struct q2_error *err)
 {
-    if (walk->contested_count >= MAX_SUSPECTS)
+    if (walk->contested_count >= MAX_CONTESTED)
         return 0;
     int rc = q2_survey_grow(walk->survey, &walk->contested, walk->contested_count,
                             &walk->contested_capacity, sizeof *walk->contested, err);
@@ -254,6 +257,8 @@ suspicion(const struct entry_walk *walk, const struct q2_l2_entry *entry, uint64
     const struct q2_survey *survey = walk->survey;
     const struct q2_geometry *geometry = &survey->scene->check->geometry;
     uint64_t first, count;
+    /* Software may leave counting for later, and mark the image as one that needs it. */
+    bool lags = survey->scene->check->header.incompatible_features & Q2_INCOMPATIBLE_DIRTY;
     unsigned why = q2_survey_entry_faults(geometry, entry, guest);
     if (why || !q2_entry_clusters(geometry, entry->raw, &first, &count))
         return why;
@@ -262,7 +267,7 @@ suspicion(const struct entry_walk *walk, const struct q2_l2_entry *entry, uint64
             why |= Q2_SUSPECT_METADATA;
         if (q2_bit_test(survey->shared, cluster))
             why |= Q2_SUSPECT_SHARED;
-        if (survey->counts_help && !q2_bit_test(survey->counted, cluster))
+        if (survey->counts_help && !lags && !q2_bit_test(survey->counted, cluster))
             why |= Q2_SUSPECT_FREE;
     }
     return why;
