@@ -15,6 +15,7 @@
 #include "core/base/endian.h"
 #include "repair/l1_find.h"
 #include "repair/snapshot_read.h"
+#include "repair/snapshot_rebuild.h"
 #include "repair/tables_parts.h"
 
 #include <inttypes.h>
@@ -272,11 +273,14 @@ mend_table(struct q2_tables *tables, struct q2_error *err)
     int rc = mend_chain(tables, &run, &mended, err);
     if (rc < 0 || mended)
         return rc;
-    if (run.count || usable_entries(tables->scene->check))
-        verdict = judge_count(tables, &run);
-    else
-        verdict = judge_place(tables);
-    if (!verdict.any && run.count == 0 && usable_entries(tables->scene->check) == 0)
+    uint64_t readable = q2_max(run.count, usable_entries(tables->scene->check));
+    verdict = readable ? judge_count(tables, &run) : judge_place(tables);
+    if (readable || !verdict.any) {
+        rc = q2_snapshots_rebuild(tables, readable, &mended, err);
+        if (rc < 0 || mended)
+            return rc;
+    }
+    if (!verdict.any && readable == 0)
         verdict = judge_nothing(tables);
     return carry_out(tables, &verdict, err);
 }
