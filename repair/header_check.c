@@ -7,6 +7,8 @@
 #include "core/format/extension.h"
 #include "repair/header_try.h"
 
+#include <string.h>
+
 /* Whether findings of this problem are about the header rather than what it leads to. */
 static bool
 about_header(enum q2_problem problem)
@@ -74,11 +76,37 @@ lay(struct q2_trial *trial, const struct q2_candidate *candidate, struct q2_file
     return rc;
 }
 
+/* What earlier rounds found out about this candidate. */
+static bool
+recall(struct q2_trial *trial, struct q2_candidate *candidate)
+{
+    for (unsigned i = 0; i < q2_min(trial->verdicts, Q2_TRIAL_VERDICTS); i++) {
+        const struct q2_candidate *known = &trial->verdict[i];
+        if (memcmp(known->bytes, candidate->bytes, sizeof known->bytes) != 0 ||
+            known->flip_at != candidate->flip_at || known->flip_mask != candidate->flip_mask ||
+            known->fresh != candidate->fresh)
+            continue;
+        candidate->tried = true;
+        candidate->faults = known->faults;
+        candidate->header_faults = known->header_faults;
+        return true;
+    }
+    return false;
+}
+
+static void
+remember(struct q2_trial *trial, const struct q2_candidate *candidate)
+{
+    trial->verdict[trial->verdicts++ % Q2_TRIAL_VERDICTS] = *candidate;
+}
+
 int
 q2_trial_check(struct q2_trial *trial, struct q2_candidate *candidate, struct q2_check **ret_check,
                struct q2_error *err)
 {
     struct q2_scene *scene = trial->scene;
+    if (!ret_check && recall(trial, candidate))
+        return 0;
     const struct q2_check_options options = {.threads = scene->options->threads};
     Q2_AUTOCLOSE struct q2_file *file = NULL;
     struct q2_check *check = NULL;
@@ -87,12 +115,14 @@ q2_trial_check(struct q2_trial *trial, struct q2_candidate *candidate, struct q2
         rc = lay(trial, candidate, file, err);
     if (rc == 0)
         rc = q2_check_run(file, &options, &check, err);
-    if (rc < 0 && rc != Q2_ERR_NOT_QCOW2)
+    /* A header whose first cluster would reach over a sector that cannot be read is not the one. */
+    if (rc < 0 && rc != Q2_ERR_NOT_QCOW2 && rc != Q2_ERR_IO)
         return rc;
     candidate->tried = true;
     candidate->faults = candidate->header_faults = UINT64_MAX;
     if (check)
         add_up(candidate, check);
+    remember(trial, candidate);
     if (ret_check)
         *ret_check = check;
     else

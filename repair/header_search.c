@@ -329,6 +329,14 @@ confidence_in(const struct q2_search *search, unsigned best)
     return sound && found->faults <= next / 4 ? Q2_CERTAIN : Q2_LIKELY;
 }
 
+/* Whether a candidate need not be checked: there is one that explains everything, and this one is
+ * far behind it already. */
+static bool
+is_hopeless(const struct q2_candidate *best, const struct q2_candidate *other)
+{
+    return best->tried && best->faults == 0 && best->bad + CLEAR_MARGIN <= other->bad;
+}
+
 int
 q2_search_decide(struct q2_search *search, bool *ret_found, struct q2_candidate *ret_best,
                  enum q2_confidence *ret_confidence, struct q2_error *err)
@@ -336,6 +344,8 @@ q2_search_decide(struct q2_search *search, bool *ret_found, struct q2_candidate 
     unsigned best = 0;
     int rc = search->count ? q2_trial_check(search->trial, &search->base, NULL, err) : 0;
     for (unsigned i = 0; i < search->count && rc == 0; i++) {
+        if (is_hopeless(&search->kept[best], &search->kept[i]))
+            continue;
         rc = q2_trial_check(search->trial, &search->kept[i], NULL, err);
         if (rc == 0 && q2_candidate_better(&search->kept[i], &search->kept[best]))
             best = i;

@@ -17,6 +17,7 @@
 
 enum {
     MAX_AREA = 1 << Q2_MAX_CLUSTER_BITS,
+    SECTOR = 512,    /* bytes */
     GLANCE = 4096,   /* bytes of a table that a glance looks at */
     LOOK_TABLES = 6, /* L2 tables, and refcount blocks */
     LOOK_COMPRESSED = 3,
@@ -25,6 +26,22 @@ enum {
     RULE = 16,         /* what a broken rule of the header weighs */
     MAX_ENTRIES = 128, /* of the snapshot table */
 };
+
+/* What cannot be read counts as zeros, sector by sector: where that is the header, there is nothing
+ * to start from, and anywhere else it hardly matters. */
+static void
+read_area(struct q2_trial *trial)
+{
+    struct q2_file *file = trial->scene->file;
+    struct q2_error ignored;
+    if (q2_file_read_padded(file, 0, trial->area, trial->length, &ignored) == 0)
+        return;
+    for (uint64_t at = 0; at < trial->length; at += SECTOR) {
+        size_t length = (size_t)q2_min(SECTOR, trial->length - at);
+        if (q2_file_read_padded(file, at, trial->area + at, length, &ignored) < 0)
+            memset(trial->area + at, 0, length);
+    }
+}
 
 int
 q2_trial_init(struct q2_trial *trial, struct q2_scene *scene, struct q2_error *err)
@@ -40,10 +57,7 @@ q2_trial_init(struct q2_trial *trial, struct q2_scene *scene, struct q2_error *e
     if (rc < 0)
         return rc;
     trial->area = memory;
-    /* Where it cannot be read, there is nothing to start from. */
-    struct q2_error ignored;
-    if (q2_file_read_padded(scene->file, 0, trial->area, trial->length, &ignored) < 0)
-        memset(trial->area, 0, trial->length);
+    read_area(trial);
     return 0;
 }
 

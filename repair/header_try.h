@@ -30,12 +30,16 @@ struct q2_candidate {
     uint64_t header_faults; /* of those, in the header and its extensions */
 };
 
+enum { Q2_TRIAL_VERDICTS = 32 };
+
 struct q2_trial {
     struct q2_scene *scene;
     uint8_t *area; /* the first bytes of the file as they are now */
     uint64_t length;
     uint64_t capacity;
     uint64_t file_size;
+    struct q2_candidate verdict[Q2_TRIAL_VERDICTS]; /* the last that were checked */
+    unsigned verdicts;                              /* all that were */
 };
 
 int q2_trial_init(struct q2_trial *trial, struct q2_scene *scene, struct q2_error *err);
@@ -47,7 +51,9 @@ void q2_trial_identity(const struct q2_trial *trial, struct q2_candidate *ret_ca
 /* Fill in the part of the glance. */
 void q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate);
 
-/* Fill in the part of the check. A candidate that is no header at all has UINT64_MAX faults.
+/* Fill in the part of the check. A candidate that is no header at all has UINT64_MAX faults. What
+ * was checked before is not checked again, unless the check itself is asked for: the overlay must
+ * not change during a trial.
  * *ret_check, unless NULL, gets the check (NULL for such), for the caller to free; its file is gone
  * by then. */
 int q2_trial_check(struct q2_trial *trial, struct q2_candidate *candidate,
