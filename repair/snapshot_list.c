@@ -258,18 +258,32 @@ measure(struct q2_tables *tables, const struct q2_snapshot_list *list, uint64_t 
     return true;
 }
 
+/* Whether an L1 table may begin at a lost cluster, or a piece of one be there. Software writes no
+ * more than its entries, so that what follows in its cluster is left of whatever was there. */
+static bool
+may_be_l1(struct q2_tables *tables, uint64_t offset)
+{
+    const struct q2_check *check = tables->scene->check;
+    const struct q2_carved *carved = q2_carved_at(tables->carving, offset);
+    uint64_t needed = q2_l1_entries_for(&check->geometry, check->header.size);
+    struct q2_l1_look look;
+    if (carved && carved->is_l1)
+        return true;
+    q2_l1_look(tables->carving, offset, q2_min(needed, check->geometry.cluster_size / 8), &look);
+    return look.leads > 0 && look.astray == 0;
+}
+
 static int
 find_l1s(struct q2_tables *tables, struct q2_snapshot_list *list, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &tables->scene->check->geometry;
-    const struct q2_carving *carving = tables->carving;
+    unsigned bits = geometry->cluster_bits;
     int rc = 0;
-    for (uint64_t i = 0; i < carving->count && rc == 0 && list->found_count < MAX_ENTRIES; i++) {
+    for (uint64_t cluster = 1; cluster < geometry->file_clusters && rc == 0; cluster++) {
         struct q2_found_l1 found;
-        uint64_t offset = carving->tables[i].offset;
-        if (!carving->tables[i].is_l1 ||
-            is_found(list, geometry, offset >> geometry->cluster_bits, 1) ||
-            !measure(tables, list, offset, &found))
+        if (list->found_count >= MAX_ENTRIES || !q2_survey_lost(tables->survey, cluster) ||
+            is_found(list, geometry, cluster, 1) || !may_be_l1(tables, cluster << bits) ||
+            !measure(tables, list, cluster << bits, &found))
             continue;
         rc =
             grow(tables, &list->found, list->found_count, &list->found_capacity, sizeof found, err);
