@@ -112,24 +112,29 @@ mark_bitmap_data(struct q2_survey *survey, const struct q2_bitmap_table *table,
     return 0;
 }
 
-/* Whether what a refcount block says is nearly all true. Refcounts can always be made anew, so a
- * block that is not one must cast no doubt on what else is in its place. */
+/* Whether what a refcount block says can nearly all be true. What a lost table led to is counted
+ * too high, and what a damaged pointer leads to as well too low. Refcounts can always be made anew,
+ * so a block that is not one must cast no doubt on what else is in its place. */
 static bool
 is_credible_block(const struct q2_survey *survey, struct q2_refcount_reader *reader, uint64_t index)
 {
     const struct q2_scene *scene = survey->scene;
     unsigned bits = scene->check->geometry.refcount_block_bits;
-    uint64_t first = index << bits, wrong = 0;
+    uint64_t slack = scene->check->geometry.refcount_order < 3 ? 1 : 64;
+    uint64_t first = index << bits, seen = 0, wrong = 0;
     if (first >= survey->clusters)
         return false;
     uint64_t end = q2_min(first + (UINT64_C(1) << bits), survey->clusters);
-    for (uint64_t cluster = first; cluster < end; cluster++)
-        wrong += q2_refcount_of(reader, cluster) != q2_scene_references(scene, cluster);
-    return wrong <= q2_max((end - first) / 8, MAX_WRONG_COUNTS);
+    for (uint64_t cluster = first; cluster < end; cluster++) {
+        uint64_t count = q2_refcount_of(reader, cluster);
+        uint64_t used = q2_scene_references(scene, cluster);
+        seen += count || used;
+        wrong += (used && !count) || count > used + slack;
+    }
+    return wrong <= q2_max(seen / 8, MAX_WRONG_COUNTS);
 }
 
-/* What a block that is none says is no evidence: the clusters that it covers count as they are
- * used. */
+/* What a block that is none says is no evidence: clusters count as used, or may be lost. */
 static void
 disbelieve(struct q2_survey *survey, uint64_t index)
 {
@@ -150,7 +155,6 @@ mark_refcounts(struct q2_survey *survey, struct q2_error *err)
 {
     struct q2_check *check = survey->scene->check;
     struct q2_refcount_reader reader;
-    bool credible = false;
     int rc = q2_refcount_reader_init(&reader, check, err);
     if (rc < 0)
         return rc;
@@ -160,14 +164,13 @@ mark_refcounts(struct q2_survey *survey, struct q2_error *err)
             disbelieve(survey, i);
             continue;
         }
-        if (block <= Q2_REFCOUNT_BLOCK_UNKNOWN)
-            continue;
-        mark_structure(survey, block, 1);
-        credible = true;
+        survey->counts_help = true;
+        if (block > Q2_REFCOUNT_BLOCK_UNKNOWN)
+            mark_structure(survey, block, 1);
     }
     q2_refcount_reader_destroy(&reader);
     /* A refcount table that leads to refcounts is one. */
-    for (uint64_t i = 0; credible && i < check->region_count; i++)
+    for (uint64_t i = 0; survey->counts_help && i < check->region_count; i++)
         if (check->regions[i].owner.kind == Q2_OWNER_REFCOUNT_TABLE)
             mark_structure(survey, check->regions[i].offset, check->regions[i].length);
     return 0;
@@ -379,8 +382,8 @@ mark_stored(struct q2_survey *survey, struct q2_error *err)
 static int
 settle(struct q2_survey *survey, struct q2_error *err)
 {
-    survey->counts_help = (survey->scene->check->usable & Q2_USABLE_L1) && counts_help(survey);
-    int rc = survey->counts_help ? 0 : mark_stored(survey, err);
+    survey->counts_help &= (survey->scene->check->usable & Q2_USABLE_L1) && counts_help(survey);
+    int rc = mark_stored(survey, err);
     survey->settled = rc == 0;
     return rc;
 }
@@ -434,14 +437,19 @@ q2_survey_take(struct q2_scene *scene, bool entries, struct q2_survey **ret_surv
 
 /* ---- asking it ---- */
 
+static bool
+is_believed(const struct q2_survey *survey, uint64_t cluster)
+{
+    uint64_t index = cluster >> survey->scene->check->geometry.refcount_block_bits;
+    return cluster >= survey->clusters || !q2_bit_test(survey->false_blocks, index);
+}
+
 uint64_t
 q2_survey_refcount(const struct q2_survey *survey, struct q2_refcount_reader *reader,
                    uint64_t cluster)
 {
-    uint64_t index = cluster >> survey->scene->check->geometry.refcount_block_bits;
-    if (cluster < survey->clusters && q2_bit_test(survey->false_blocks, index))
-        return q2_scene_references(survey->scene, cluster);
-    return q2_refcount_of(reader, cluster);
+    return is_believed(survey, cluster) ? q2_refcount_of(reader, cluster)
+                                        : q2_scene_references(survey->scene, cluster);
 }
 
 bool
@@ -449,7 +457,8 @@ q2_survey_lost(const struct q2_survey *survey, uint64_t cluster)
 {
     if (cluster == 0 || cluster >= survey->clusters || q2_bit_test(survey->sound, cluster))
         return false;
-    return q2_bit_test(survey->counts_help ? survey->counted : survey->stored, cluster);
+    bool counts = survey->counts_help && is_believed(survey, cluster);
+    return q2_bit_test(counts ? survey->counted : survey->stored, cluster);
 }
 
 uint64_t

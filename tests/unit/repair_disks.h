@@ -9,6 +9,7 @@
 
 #include "checker/refcounts.h"
 #include "core/base/endian.h"
+#include "core/format/entry.h"
 #include "tests/unit/repair_counts.h"
 
 /* ---- disks ---- */
