@@ -6,6 +6,7 @@
 #include "checker/refcounts.h"
 #include "core/base/checked.h"
 #include "core/base/endian.h"
+#include "core/format/entry.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,7 @@ forget_notes(struct q2_scene *scene)
     scene->taken = NULL;
     scene->taken_count = scene->taken_capacity = 0;
     q2_scene_forget_kept(scene);
+    scene->stop = false;
 }
 
 void
@@ -237,6 +239,30 @@ is_taken(const struct q2_scene *scene, uint64_t cluster)
     return false;
 }
 
+/* The clusters that a finding is about. Of entries that lead past the end it tells the first, and
+ * its neighbours nearly always lead to what follows. */
+static bool
+target_of(const struct q2_check *check, const struct q2_finding *finding, uint64_t *ret_first,
+          uint64_t *ret_end)
+{
+    const struct q2_geometry *geometry = &check->geometry;
+    uint64_t offset = finding->target_offset, length = q2_max(finding->target_length, 1), end;
+    if (finding->problem == Q2_PROBLEM_L1_ENTRY_PAST_END ||
+        finding->problem == Q2_PROBLEM_L2_ENTRY_PAST_END) {
+        offset = q2_entry_offset(finding->got);
+        if (!q2_mul(finding->count, geometry->cluster_size, &length))
+            return false;
+    } else if (!(finding->has & Q2_HAS_TARGET) ||
+               finding->problem == Q2_PROBLEM_REFCOUNT_BEYOND_END) { /* leads nowhere */
+        return false;
+    }
+    if (!q2_add(offset, length, &end))
+        return false;
+    *ret_first = offset >> geometry->cluster_bits;
+    *ret_end = q2_units(end, geometry->cluster_bits);
+    return true;
+}
+
 /* A damaged pointer that leads past the end must not come to lead to something new: the first
  * cluster from `first` on behind all that lead there, unless that is too far away. */
 static uint64_t
@@ -247,14 +273,9 @@ past_dangling(const struct q2_scene *scene, uint64_t first, uint64_t count)
     for (bool moved = true; moved;) {
         moved = false;
         for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
-            const struct q2_finding *finding = q2_check_finding(scene->check, i);
-            uint64_t end;
-            if (!(finding->has & Q2_HAS_TARGET) ||
-                finding->problem == Q2_PROBLEM_REFCOUNT_BEYOND_END || /* leads nowhere */
-                !q2_add(finding->target_offset, q2_max(finding->target_length, 1), &end))
-                continue;
-            uint64_t target = finding->target_offset >> bits, behind = q2_units(end, bits);
-            if (target >= start + count || behind <= start)
+            uint64_t target, behind;
+            if (!target_of(scene->check, q2_check_finding(scene->check, i), &target, &behind) ||
+                target >= start + count || behind <= start)
                 continue;
             start = behind;
             moved = true;
