@@ -13,20 +13,13 @@
 
 #include "core/base/checked.h"
 #include "core/base/endian.h"
-#include "repair/l1_find.h"
 #include "repair/snapshot_read.h"
 #include "repair/snapshot_rebuild.h"
 #include "repair/tables_parts.h"
 
 #include <inttypes.h>
-#include <string.h>
 
-enum {
-    AT_L1_OFFSET = 0, /* of fields in an entry, bytes */
-    AT_L1_SIZE = 8,
-    AT_DISK_SIZE = 48,
-    MAX_L1S = 1024, /* lost L1 tables that are looked for in a snapshot table */
-};
+enum { MAX_L1S = 1024 }; /* lost L1 tables that are looked for in a snapshot table */
 
 static const enum q2_problem table_problems[] = {
     Q2_PROBLEM_HEADER_SNAPSHOTS_UNALIGNED, Q2_PROBLEM_HEADER_SNAPSHOTS_TOO_MANY,
@@ -35,13 +28,13 @@ static const enum q2_problem table_problems[] = {
     Q2_PROBLEM_SNAPSHOT_TABLE_SHORT,
 };
 
-/* Answer the findings of a problem, those at `at` or, where that is 0, all. */
+/* Answer all findings of a problem. */
 static void
-answer(struct q2_scene *scene, enum q2_problem problem, uint64_t at, uint64_t length)
+answer(struct q2_scene *scene, enum q2_problem problem)
 {
     for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
         const struct q2_finding *finding = q2_check_finding(scene->check, i);
-        if (finding->problem == problem && (!at || finding->host_offset - at < length))
+        if (finding->problem == problem)
             q2_plan_answer(&scene->plan, problem, finding->host_offset, finding->count);
     }
 }
@@ -201,7 +194,7 @@ carry_out(struct q2_tables *tables, const struct verdict *verdict, struct q2_err
                                header->nb_snapshots, header->snapshots_offset, verdict->count,
                                verdict->offset, verdict->why);
     for (size_t i = 0; i < sizeof table_problems / sizeof table_problems[0]; i++)
-        answer(scene, table_problems[i], 0, 0);
+        answer(scene, table_problems[i]);
     for (uint64_t i = scene->check->map_count - 1; i < verdict->count; i++)
         q2_plan_change(&scene->plan, Q2_CHANGE_RECOVERED, (uint32_t)i + 1, 0, header->size);
     if (doing)
@@ -221,6 +214,19 @@ flip_byte(struct q2_scene *scene, const struct q2_snapshot_patch *patch, struct 
     return rc == 0 ? q2_scene_write(scene, Q2_OWNER_SNAPSHOT_TABLE, patch->at, &byte, 1, err) : rc;
 }
 
+/* Whether every entry that the header counts is there, whatever else is wrong with it. */
+static bool
+is_whole(const struct q2_scene *scene)
+{
+    uint64_t count = usable_entries(scene->check);
+    if (count != scene->check->header.nb_snapshots)
+        return false;
+    for (uint32_t m = 1; m <= count; m++)
+        if (!q2_snapshot_in_step(scene, m))
+            return false;
+    return true;
+}
+
 /* The table ends too early: a flipped bit in an entry hides those behind it. */
 static int
 mend_chain(struct q2_tables *tables, const struct q2_snapshot_run *run, bool *ret_mended,
@@ -231,7 +237,7 @@ mend_chain(struct q2_tables *tables, const struct q2_snapshot_run *run, bool *re
     struct q2_snapshot_patch patch, other;
     uint64_t start = header->snapshots_offset, count = 0, others = 0;
     *ret_mended = false;
-    if (!is_place(scene->check, start) || run->count >= header->nb_snapshots ||
+    if (!is_place(scene->check, start) || run->count >= header->nb_snapshots || is_whole(scene) ||
         header->nb_snapshots > Q2_MAX_SNAPSHOTS)
         return 0;
     q2_snapshot_flips(tables->carving, start, start + run->length, header->nb_snapshots, &patch,
@@ -254,7 +260,7 @@ mend_chain(struct q2_tables *tables, const struct q2_snapshot_run *run, bool *re
     else
         scene->keep_all = true;
     for (size_t i = 0; i < sizeof table_problems / sizeof table_problems[0]; i++)
-        answer(scene, table_problems[i], 0, 0);
+        answer(scene, table_problems[i]);
     for (uint64_t i = run->count; i < header->nb_snapshots; i++)
         q2_plan_change(&scene->plan, Q2_CHANGE_RECOVERED, (uint32_t)i + 1, 0, header->size);
     q2_plan_end(&scene->plan);
@@ -285,132 +291,6 @@ mend_table(struct q2_tables *tables, struct q2_error *err)
     return carry_out(tables, &verdict, err);
 }
 
-/* ---- single entries ---- */
-
-static int
-mend_entry(struct q2_tables *tables, uint32_t map, uint64_t at, const void *bytes, size_t length,
-           enum q2_confidence confidence, const char *why, struct q2_error *err)
-{
-    static const enum q2_problem problems[] = {Q2_PROBLEM_SNAPSHOT_L1_UNALIGNED,
-                                               Q2_PROBLEM_SNAPSHOT_L1_TOO_BIG,
-                                               Q2_PROBLEM_SNAPSHOT_L1_TOO_SMALL,
-                                               Q2_PROBLEM_SNAPSHOT_L1_PAST_END,
-                                               Q2_PROBLEM_SNAPSHOT_VM_STATE};
-    struct q2_scene *scene = tables->scene;
-    const struct q2_map *entry = &scene->check->maps[map];
-    int rc = 0;
-    bool doing = q2_plan_begin(&scene->plan, Q2_ACTION_MEND_SNAPSHOT, confidence, at, "%s", why);
-    for (size_t i = 0; i < sizeof problems / sizeof problems[0]; i++)
-        answer(scene, problems[i], entry->entry_at, Q2_SNAPSHOT_FIXED_LENGTH + 16);
-    q2_plan_change(&scene->plan, Q2_CHANGE_RECOVERED, map, 0,
-                   q2_max(entry->limit, scene->check->header.size));
-    if (doing)
-        rc = q2_scene_write(scene, Q2_OWNER_SNAPSHOT_TABLE, at, bytes, length, err);
-    else
-        scene->keep_all = true;
-    q2_plan_end(&scene->plan);
-    return rc;
-}
-
-static bool
-differs_by_a_bit(uint64_t a, uint64_t b)
-{
-    return __builtin_popcountll(a ^ b) == 1;
-}
-
-/* The size of an L1 table, or of the disk, is wrong by a bit. */
-static int
-mend_sizes(struct q2_tables *tables, uint32_t map, const struct q2_snapshot *snapshot,
-           struct q2_error *err)
-{
-    const struct q2_check *check = tables->scene->check;
-    uint64_t needed = q2_l1_entries_for(&check->geometry, snapshot->disk_size);
-    uint64_t disk = check->header.size, usual = q2_l1_entries_for(&check->geometry, disk);
-    bool size = differs_by_a_bit(snapshot->l1_size, needed);
-    bool other_disk = snapshot->has_disk_size && differs_by_a_bit(snapshot->disk_size, disk) &&
-                      usual <= snapshot->l1_size;
-    uint8_t bytes[8];
-    if (size && !other_disk && (snapshot->disk_size == disk || needed == usual)) {
-        q2_store_be32(bytes, (uint32_t)needed);
-        return mend_entry(tables, map, snapshot->at + AT_L1_SIZE, bytes, 4, Q2_CERTAIN,
-                          "one bit of l1_size differs from what the disk of the snapshot needs",
-                          err);
-    }
-    if (!other_disk)
-        return 0;
-    q2_store_be64(bytes, disk);
-    return mend_entry(tables, map, snapshot->at + AT_DISK_SIZE, bytes, 8,
-                      size ? Q2_LIKELY : Q2_CERTAIN,
-                      "one bit of the snapshot's disk size differs from that of the disk", err);
-}
-
-static bool
-has_finding(const struct q2_scene *scene, enum q2_problem problem, uint64_t at)
-{
-    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
-        const struct q2_finding *finding = q2_check_finding(scene->check, i);
-        if (finding->problem == problem &&
-            finding->host_offset - at < Q2_SNAPSHOT_FIXED_LENGTH + Q2_SNAPSHOT_EXTRA_LENGTH)
-            return true;
-    }
-    return false;
-}
-
-/* Whether what an entry leads to is no L1 table. */
-static bool
-leads_astray(const struct q2_tables *tables, uint32_t map)
-{
-    const struct q2_slot_map *slots = &tables->slots->maps[map];
-    return slots->raw == NULL || slots->sound == 0;
-}
-
-/* Whether an L1 table is longer than its disk needs, and reaches into what is something else's. */
-static bool
-reaches_too_far(const struct q2_tables *tables, const struct q2_snapshot *snapshot)
-{
-    const struct q2_geometry *geometry = &tables->scene->check->geometry;
-    uint64_t needed = q2_l1_entries_for(geometry, snapshot->disk_size);
-    uint64_t first = snapshot->l1_table_offset >> geometry->cluster_bits;
-    uint64_t end = first + q2_units((uint64_t)snapshot->l1_size * 8, geometry->cluster_bits);
-    if (snapshot->l1_size <= needed || (uint64_t)snapshot->l1_size * 8 > Q2_MAX_L1_BYTES)
-        return false;
-    for (uint64_t cluster = first + q2_units(needed * 8, geometry->cluster_bits);
-         cluster < q2_min(end, geometry->file_clusters); cluster++)
-        if (q2_scene_references(tables->scene, cluster) > 1)
-            return true;
-    return false;
-}
-
-static int
-mend_snapshot(struct q2_tables *tables, uint32_t map, struct q2_error *err)
-{
-    struct q2_check *check = tables->scene->check;
-    uint64_t at = check->maps[map].entry_at, near;
-    uint8_t bytes[Q2_SNAPSHOT_FIXED_LENGTH + Q2_SNAPSHOT_EXTRA_LENGTH];
-    struct q2_snapshot snapshot;
-    if (q2_file_read_padded(check->file, at, bytes, sizeof bytes, NULL) < 0)
-        return 0;
-    q2_snapshot_decode(&check->geometry, bytes, at, &snapshot);
-    if (has_finding(tables->scene, Q2_PROBLEM_SNAPSHOT_L1_TOO_SMALL, at) ||
-        has_finding(tables->scene, Q2_PROBLEM_SNAPSHOT_L1_TOO_BIG, at) ||
-        has_finding(tables->scene, Q2_PROBLEM_SNAPSHOT_L1_PAST_END, at) ||
-        reaches_too_far(tables, &snapshot)) {
-        uint64_t edits = tables->scene->plan.count;
-        int rc = mend_sizes(tables, map, &snapshot, err);
-        if (rc < 0 || tables->scene->plan.count != edits)
-            return rc;
-    }
-    if (!leads_astray(tables, map) || snapshot.l1_size == 0 ||
-        (uint64_t)snapshot.l1_size * 8 > Q2_MAX_L1_BYTES)
-        return 0;
-    q2_l1_near(tables->carving, snapshot.l1_table_offset, snapshot.l1_size, &near);
-    if (!near)
-        return 0;
-    q2_store_be64(bytes, near);
-    return mend_entry(tables, map, at + AT_L1_OFFSET, bytes, 8, Q2_CERTAIN,
-                      "a lost L1 table is one flipped bit away from what the entry leads to", err);
-}
-
 /* ---- the whole ---- */
 
 static bool
@@ -430,15 +310,6 @@ is_clean(const struct q2_check *check)
            check->counts.check_errors == 0;
 }
 
-/* Whether an entry is where it seems to be: one that an earlier entry's wrong length made up has
- * no texts. */
-static bool
-is_in_step(const struct q2_scene *scene, uint32_t map)
-{
-    const struct q2_snapshot_name *name = &scene->check->snapshots[map - 1];
-    return name->id[0] && !strchr(name->id, '\\') && !strchr(name->name, '\\');
-}
-
 static int
 run(struct q2_scene *scene, bool entries, struct q2_error *err)
 {
@@ -448,9 +319,9 @@ run(struct q2_scene *scene, bool entries, struct q2_error *err)
         return rc;
     if (!entries)
         rc = mend_table(&tables, err);
-    for (uint32_t m = 1; entries && m < tables.slots->map_count && rc == 0 && is_in_step(scene, m);
-         m++)
-        rc = mend_snapshot(&tables, m, err);
+    for (uint32_t m = 1;
+         entries && m < tables.slots->map_count && rc == 0 && q2_snapshot_in_step(scene, m); m++)
+        rc = q2_snapshot_mend(&tables, m, err);
     q2_tables_close(&tables);
     return rc == 0 ? q2_scene_recheck(scene, err) : rc;
 }

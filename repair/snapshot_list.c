@@ -9,6 +9,7 @@
 #include "repair/l1_find.h"
 #include "repair/snapshot_rebuild.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -18,6 +19,13 @@ enum {
 };
 
 /* ---- entries of the old table ---- */
+
+bool
+q2_snapshot_in_step(const struct q2_scene *scene, uint32_t map)
+{
+    const struct q2_snapshot_name *name = &scene->check->snapshots[map - 1];
+    return name->id[0] && !strchr(name->id, '\\') && !strchr(name->name, '\\');
+}
 
 static bool
 has_l1(const struct q2_snapshot_list *list, uint64_t cluster)
@@ -293,6 +301,104 @@ find_l1s(struct q2_tables *tables, struct q2_snapshot_list *list, struct q2_erro
     return rc;
 }
 
+/* ---- entries that lead elsewhere ---- */
+
+static int
+compare_entries(const void *left, const void *right)
+{
+    const struct q2_kept_entry *a = left, *b = right;
+    return a->at < b->at ? -1 : a->at > b->at;
+}
+
+static bool
+is_kept(const struct q2_snapshot_list *list, uint64_t at)
+{
+    for (uint64_t i = 0; i < list->kept_count; i++)
+        if (at - list->kept[i].at < list->kept[i].length)
+            return true;
+    return false;
+}
+
+/* Keep an entry that is sound but for its L1 table, which will be found table `l1`. */
+static int
+keep_name(struct q2_tables *tables, struct q2_snapshot_list *list, uint64_t at, uint64_t l1,
+          struct q2_error *err)
+{
+    const struct q2_geometry *geometry = &tables->scene->check->geometry;
+    struct q2_found_l1 *found = &list->found[l1];
+    uint8_t bytes[Q2_SNAPSHOT_FIXED_LENGTH + Q2_SNAPSHOT_EXTRA_LENGTH];
+    struct q2_l1_look look;
+    struct q2_snapshot snapshot;
+    if (q2_file_read_padded(tables->scene->file, at, bytes, sizeof bytes, NULL) < 0)
+        return 0;
+    q2_snapshot_decode(geometry, bytes, at, &snapshot);
+    struct q2_kept_entry entry = {.at = at,
+                                  .length = q2_snapshot_length(bytes),
+                                  .l1_offset = found->offset,
+                                  .l1_size = (uint32_t)found->entries};
+    /* As many as it says, if that can be. */
+    if (snapshot.l1_size > found->entries && (uint64_t)snapshot.l1_size * 8 <= Q2_MAX_L1_BYTES &&
+        q2_l1_is_lost(tables->carving, found->offset, snapshot.l1_size)) {
+        q2_l1_look(tables->carving, found->offset, snapshot.l1_size, &look);
+        entry.l1_size = q2_l1_credible(&look) ? snapshot.l1_size : entry.l1_size;
+    }
+    int rc = grow(tables, &list->kept, list->kept_count, &list->kept_capacity, sizeof entry, err);
+    if (rc == 0) {
+        list->kept[list->kept_count++] = entry;
+        found->named = true;
+    }
+    return rc;
+}
+
+/* The found L1 table that an entry with these numbers had; UINT64_MAX: any may be it. */
+static uint64_t
+own_l1(const struct q2_snapshot_list *list, uint64_t offset)
+{
+    for (uint64_t i = 0; i < list->found_count; i++)
+        if (list->found[i].offset == offset && !list->found[i].named)
+            return i;
+    return UINT64_MAX;
+}
+
+/* Entries whose names can be read get the L1 tables that were found: their own where it is still
+ * said which that is, and then those that are left, in the order of both. */
+static int
+name_l1s(struct q2_tables *tables, struct q2_snapshot_list *list, bool own, struct q2_error *err)
+{
+    const struct q2_check *check = tables->scene->check;
+    uint64_t next = 0, guessed = 0;
+    int rc = 0;
+    for (uint32_t m = 1; m < check->map_count && rc == 0; m++) {
+        uint64_t at = check->maps[m].entry_at;
+        if (!q2_snapshot_in_step(tables->scene, m))
+            break;
+        if (is_kept(list, at))
+            continue;
+        uint64_t l1 = own ? own_l1(list, check->maps[m].l1_offset) : next;
+        while (!own && l1 < list->found_count && list->found[l1].named)
+            l1++;
+        if (l1 >= list->found_count)
+            continue;
+        next = l1 + 1;
+        guessed += !own;
+        rc = keep_name(tables, list, at, l1, err);
+    }
+    list->guessed = list->guessed || guessed > 1;
+    return rc;
+}
+
+/* Forget the L1 tables that have an entry with a name. */
+static void
+forget_named(struct q2_snapshot_list *list)
+{
+    uint64_t kept = 0;
+    for (uint64_t i = 0; i < list->found_count; i++)
+        if (!list->found[i].named)
+            list->found[kept++] = list->found[i];
+    list->named_count = list->found_count - kept;
+    list->found_count = kept;
+}
+
 /* ---- the whole ---- */
 
 int
@@ -304,7 +410,16 @@ q2_snapshot_list_find(struct q2_tables *tables, struct q2_snapshot_list *ret_lis
     *ret_list = (struct q2_snapshot_list){0};
     int rc = room ? search_area(tables, ret_list, start, start + room, err)
                   : search_lost(tables, ret_list, err);
-    return rc == 0 ? find_l1s(tables, ret_list, err) : rc;
+    if (rc == 0)
+        rc = find_l1s(tables, ret_list, err);
+    if (rc == 0)
+        rc = name_l1s(tables, ret_list, true, err);
+    if (rc == 0)
+        rc = name_l1s(tables, ret_list, false, err);
+    forget_named(ret_list);
+    if (ret_list->kept_count)
+        qsort(ret_list->kept, ret_list->kept_count, sizeof *ret_list->kept, compare_entries);
+    return rc;
 }
 
 void

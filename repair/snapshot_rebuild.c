@@ -83,6 +83,10 @@ make_table(struct q2_tables *tables, struct q2_snapshot_list *list, struct q2_er
     for (uint64_t i = 0; i < list->kept_count && rc == 0; i++) {
         rc = q2_file_read_padded(tables->scene->file, list->kept[i].at, list->bytes + used,
                                  list->kept[i].length, err);
+        if (list->kept[i].l1_offset) {
+            q2_store_be64(list->bytes + used, list->kept[i].l1_offset);
+            q2_store_be32(list->bytes + used + 8, list->kept[i].l1_size);
+        }
         used += list->kept[i].length;
     }
     for (uint64_t i = 0; i < list->found_count && rc == 0; i++) {
@@ -204,17 +208,39 @@ judge(struct q2_tables *tables, const struct q2_snapshot_list *list, bool in_pla
     int rc = in_place ? is_exact(tables->scene, list, &exact, err) : 0;
     if (rc < 0)
         return rc;
-    *ret_confidence = counted && exact                                    ? Q2_CERTAIN
-                      : (counted || exact) && tables->survey->counts_help ? Q2_LIKELY
-                                                                          : Q2_GUESS;
+    if (counted && exact && !list->guessed)
+        *ret_confidence = Q2_CERTAIN;
+    else if ((counted || exact) && tables->survey->counts_help)
+        *ret_confidence = Q2_LIKELY;
+    else
+        *ret_confidence = Q2_GUESS;
     return 0;
+}
+
+static bool
+begin(struct q2_scene *scene, const struct q2_snapshot_list *list, enum q2_confidence confidence,
+      uint64_t key)
+{
+    const char *agrees = confidence == Q2_CERTAIN ? "; every refcount agrees with that" : "";
+    uint32_t counted = scene->check->header.nb_snapshots;
+    if (list->found_count == 0)
+        return q2_plan_begin(&scene->plan, Q2_ACTION_MEND_SNAPSHOT, confidence, key,
+                             "%" PRIu64 " of the %" PRIu32
+                             " entries that the header counts lead elsewhere, and there are as "
+                             "many L1 tables that nothing leads to%s",
+                             list->named_count, counted, agrees);
+    return q2_plan_begin(&scene->plan, Q2_ACTION_REBUILD_SNAPSHOT, confidence, key,
+                         "of the %" PRIu32 " entries that the header counts, %" PRIu64
+                         " can be read; %" PRIu64
+                         " L1 tables that nothing leads to become snapshots again, whose names, "
+                         "dates and order are lost%s",
+                         counted, list->kept_count, list->found_count, agrees);
 }
 
 static int
 rebuild(struct q2_tables *tables, struct q2_snapshot_list *list, struct q2_error *err)
 {
     struct q2_scene *scene = tables->scene;
-    const struct q2_header *header = &scene->check->header;
     struct q2_header_field field;
     enum q2_confidence confidence;
     int rc = make_table(tables, list, err);
@@ -223,13 +249,7 @@ rebuild(struct q2_tables *tables, struct q2_snapshot_list *list, struct q2_error
         rc = judge(tables, list, in_place, &confidence, err);
     if (rc < 0 || !q2_header_field("nb_snapshots", &field))
         return rc;
-    if (q2_plan_begin(&scene->plan, Q2_ACTION_REBUILD_SNAPSHOT, confidence, field.offset,
-                      "of the %" PRIu32 " entries that the header counts, %" PRIu64
-                      " can be read; %" PRIu64
-                      " L1 tables that nothing leads to become snapshots again, whose names, "
-                      "dates and order are lost%s",
-                      header->nb_snapshots, list->kept_count, list->found_count,
-                      confidence == Q2_CERTAIN ? "; every refcount agrees with that" : ""))
+    if (begin(scene, list, confidence, field.offset))
         rc = place_table(tables, list, in_place, err);
     else
         scene->keep_all = true;
