@@ -126,13 +126,26 @@ load_l1(struct q2_viewer *viewer, uint64_t slot)
     return true;
 }
 
+/* L2 tables are read in parts of as many entries; the first of that which has entry `index`. */
+static uint64_t
+entries_of_part(const struct q2_geometry *geometry)
+{
+    return q2_min(L2_BYTES, geometry->cluster_size) / geometry->l2_entry_size;
+}
+
+static uint64_t
+part_of(const struct q2_geometry *geometry, uint64_t index)
+{
+    return index & ~(entries_of_part(geometry) - 1);
+}
+
 /* Load the part of the L2 table at `table` that has entry `index`; tells the first entry in it. */
 static bool
 load_l2(struct q2_viewer *viewer, uint64_t table, uint64_t index, uint64_t *ret_first)
 {
     const struct q2_geometry *geometry = &viewer->check->geometry;
-    uint64_t length = q2_min(L2_BYTES, geometry->cluster_size);
-    uint64_t part = index * geometry->l2_entry_size & ~(length - 1);
+    uint64_t length = entries_of_part(geometry) * geometry->l2_entry_size;
+    uint64_t part = part_of(geometry, index) * geometry->l2_entry_size;
     if (viewer->l2_length == 0 || viewer->l2_offset != table + part) {
         viewer->l2_length = 0;
         if (!read_table(viewer, table + part, viewer->l2, length))
@@ -239,8 +252,12 @@ look_table(struct q2_viewer *viewer, uint64_t table, uint64_t guest, struct q2_v
     uint64_t index = (guest >> geometry->cluster_bits) & (geometry->l2_entries - 1);
     view->length = size - within;
     view->l2_at = table + index * geometry->l2_entry_size;
-    if (!load_l2(viewer, table, index, &first))
+    if (!load_l2(viewer, table, index, &first)) {
+        /* Nor can the entries next to it be read, and trying each of them takes its time. */
+        uint64_t behind = part_of(geometry, index) + entries_of_part(geometry);
+        view->length = viewer->limited ? view->length : (behind - index) * size - within;
         return;
+    }
     uint64_t local = index - first, end = viewer->l2_length / geometry->l2_entry_size;
     uint64_t run = q2_empty_run(geometry, viewer->l2, local, end);
     struct q2_l2_entry entry = q2_l2_load(geometry, viewer->l2, local);

@@ -144,19 +144,32 @@ anything_lost(struct q2_tables *tables)
     return false;
 }
 
+/* Whether there may well be a table where an entry leads, only that it cannot be read. */
+static bool
+leads_to_the_unreadable(struct q2_tables *tables, const struct q2_suspect *suspect)
+{
+    struct q2_table_look look;
+    return suspect->why == Q2_SUSPECT_TARGET &&
+           q2_survey_look(tables->survey, q2_entry_offset(suspect->entry.raw), &look, NULL) == 0 &&
+           !look.readable;
+}
+
 static int
 clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confidence confidence,
       struct q2_error *err)
 {
     struct q2_scene *scene = tables->scene;
     uint64_t reach = q2_l2_reach(&scene->check->geometry);
+    bool unreadable = leads_to_the_unreadable(tables, suspect);
     int rc = 0;
-    bool doing =
-        q2_plan_begin(&scene->plan, Q2_ACTION_CLEAR_L1_ENTRY, confidence, suspect->at,
-                      "entry 0x%016" PRIx64 " of slot %" PRIu32 " leads to no L2 table, and %s",
-                      suspect->entry.raw, suspect->l1_index,
-                      confidence == Q2_CERTAIN ? "none is lost"
-                                               : "none that is lost belongs there");
+    confidence = unreadable ? Q2_GUESS : confidence;
+    bool doing = q2_plan_begin(&scene->plan, Q2_ACTION_CLEAR_L1_ENTRY, confidence, suspect->at,
+                               "entry 0x%016" PRIx64 " of slot %" PRIu32 " leads to %s, and %s",
+                               suspect->entry.raw, suspect->l1_index,
+                               unreadable ? "what cannot be read" : "no L2 table",
+                               confidence == Q2_CERTAIN ? "none is lost"
+                                                        : "none that is lost belongs there");
+    scene->keep_all |= unreadable && !doing;
     q2_tables_answer_entry(tables, suspect->at, suspect->entry.raw);
     q2_plan_change(&scene->plan, Q2_CHANGE_LOST, suspect->map, suspect->guest, reach);
     if (doing)
