@@ -219,7 +219,8 @@ static bool
 is_whole(const struct q2_scene *scene)
 {
     uint64_t count = usable_entries(scene->check);
-    if (count != scene->check->header.nb_snapshots)
+    if (count != scene->check->header.nb_snapshots ||
+        q2_scene_count(scene, Q2_PROBLEM_SNAPSHOT_EXTRA_BIG))
         return false;
     for (uint32_t m = 1; m <= count; m++)
         if (!q2_snapshot_in_step(scene, m))

@@ -54,6 +54,33 @@ grow(struct q2_tables *tables, void *array, uint64_t count, uint64_t *capacity, 
     return 0;
 }
 
+/* Whether another entry is inside one: its length is wrong, and its texts are not its own. */
+static bool
+swallows(struct q2_tables *tables, uint64_t at, uint64_t length)
+{
+    struct q2_snapshot_run run = {0};
+    for (uint64_t i = Q2_SNAPSHOT_FIXED_LENGTH; i < length && run.count == 0; i += 8)
+        q2_snapshot_run(tables->carving, at + i, 1, NULL, &run);
+    return run.count > 0;
+}
+
+/* Whether what an entry leads to is in place, but is no L1 table. */
+static bool
+leads_astray(const struct q2_tables *tables, const struct q2_snapshot *snapshot)
+{
+    const struct q2_check *check = tables->scene->check;
+    for (uint32_t m = 1; m < tables->slots->map_count; m++) {
+        const struct q2_slot_map *map = &tables->slots->maps[m];
+        bool empty = true;
+        if (check->maps[m].l1_offset != snapshot->l1_table_offset || map->sound || !map->raw)
+            continue;
+        for (uint64_t i = 0; i < map->size && empty; i++)
+            empty = map->raw[i] == 0;
+        return !empty;
+    }
+    return false;
+}
+
 /* Take the entry at host offset `at`, if there is one. */
 static int
 take_entry(struct q2_tables *tables, struct q2_snapshot_list *list, uint64_t at,
@@ -73,8 +100,9 @@ take_entry(struct q2_tables *tables, struct q2_snapshot_list *list, uint64_t at,
                                   .l1_first = snapshot.l1_table_offset >> geometry->cluster_bits,
                                   .l1_count = q2_units((uint64_t)snapshot.l1_size * 8,
                                                        geometry->cluster_bits)};
-    if (has_l1(list, entry.l1_first))
+    if (has_l1(list, entry.l1_first) || leads_astray(tables, &snapshot))
         return 0;
+    list->guessed = list->guessed || swallows(tables, at, run.length);
     int rc = grow(tables, &list->kept, list->kept_count, &list->kept_capacity, sizeof entry, err);
     if (rc < 0)
         return rc;

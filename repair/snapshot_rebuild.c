@@ -258,6 +258,13 @@ rebuild(struct q2_tables *tables, struct q2_snapshot_list *list, struct q2_error
     return rc;
 }
 
+/* Whether all entries are there, and some get other L1 tables. */
+static bool
+is_renaming(const struct q2_snapshot_list *list, uint64_t counted)
+{
+    return list->found_count == 0 && list->kept_count == counted;
+}
+
 int
 q2_snapshots_rebuild(struct q2_tables *tables, uint64_t readable, bool *ret_done,
                      struct q2_error *err)
@@ -267,12 +274,14 @@ q2_snapshots_rebuild(struct q2_tables *tables, uint64_t readable, bool *ret_done
     struct q2_snapshot_list list = {0};
     *ret_done = false;
     /* Where the active L1 table is lost, that is what was found. */
-    if (counted == 0 || readable >= counted || !(check->usable & Q2_USABLE_L1) ||
-        tables->slots->map_count == 0 || tables->slots->maps[0].sound == 0)
+    if (counted == 0 || !(check->usable & Q2_USABLE_L1) || tables->slots->map_count == 0 ||
+        tables->slots->maps[0].sound == 0)
         return 0;
     int rc = q2_snapshot_list_find(tables, &list, err);
     uint64_t count = list.kept_count + list.found_count;
-    if (rc == 0 && count > readable && (readable == 0 || count == counted)) {
+    if (rc == 0 && list.named_count + list.found_count > 0 &&
+        (readable == 0 || (count == counted && readable < counted) ||
+         is_renaming(&list, counted))) {
         *ret_done = true;
         rc = rebuild(tables, &list, err);
     }

@@ -36,7 +36,7 @@ struct q2_snapshot_list {
     uint64_t kept_count, found_count;
     uint64_t kept_capacity, found_capacity;
     uint64_t named_count; /* of those kept, entries that get an L1 table */
-    bool guessed;         /* which of several */
+    bool guessed;         /* which of several, or whose name */
     uint8_t *bytes;       /* the new table */
     uint64_t length;      /* bytes */
     uint64_t room;        /* bytes allocated */

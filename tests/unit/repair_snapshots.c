@@ -12,6 +12,7 @@
 #include "repair/fix.h"
 
 #include <criterion/criterion.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,5 +209,134 @@ Test(repair_snapshots, flipped_bits_of_entries)
                       fields[i].length);
             cr_expect_eq(outcome.wrong, 0, "%s of entry %u", fields[i].name, m - 1);
         }
+    close_image(&image);
+}
+
+/* ---- tables that are destroyed ---- */
+
+/* Whether a repair brings the image back as a whole: it is clean, and has `count` snapshots. */
+static void
+rebuild(struct image *image, enum q2_repair_level level, bool expected, const char *what)
+{
+    static const struct q2_scene_options options = {.threads = 1};
+    struct q2_scene *scene = NULL;
+    struct q2_error err = {0};
+    cr_assert_eq(q2_scene_open(image->file, &options, level, 0, &scene, &err), 0, "%s",
+                 err.message);
+    cr_assert_eq(q2_fix_snapshots(scene, &err), 0, "%s", err.message);
+    cr_assert_eq(q2_scene_recheck(scene, &err), 0, "%s", err.message);
+    bool clean = q2_check_exit(scene->check) == Q2_EXIT_CLEAN;
+    cr_expect_eq(clean, expected, "%s", what);
+    cr_expect_eq(expected, q2_plan_does_anything(&scene->plan), "%s", what);
+    cr_expect_eq(scene->keep_all, !expected, "%s: evidence is kept", what);
+    for (uint64_t m = 1; expected && m < image->check->map_count; m++) {
+        bool found = false;
+        for (uint64_t i = 1; i < scene->check->map_count; i++)
+            found |= scene->check->maps[i].l1_offset == image->check->maps[m].l1_offset &&
+                     scene->check->maps[i].l1_size == image->check->maps[m].l1_size;
+        cr_expect(found, "%s: the L1 table of snapshot %d", what, (int)m);
+    }
+    q2_scene_close(scene);
+}
+
+static void
+overwrite(struct image *image, uint64_t at, uint64_t length, unsigned seed)
+{
+    uint8_t bytes[4096];
+    cr_assert_leq(length, sizeof bytes);
+    for (uint64_t i = 0; i < length; i++)
+        bytes[i] = seed ? (uint8_t)((i * seed * 2654435761U) >> 11) : 0;
+    cr_assert_eq(q2_file_write(image->file, at, bytes, length, NULL), 0);
+}
+
+Test(repair_snapshots, destroyed_table)
+{
+    struct image image = open_image(IMAGE);
+    uint64_t at = image.check->header.snapshots_offset, length = table_length(&image);
+    overwrite(&image, at, length, 0);
+    rebuild(&image, Q2_LEVEL_CERTAIN, true, "zeros");
+    heal(&image);
+    overwrite(&image, at, length, 7);
+    rebuild(&image, Q2_LEVEL_CERTAIN, true, "garbage");
+    heal(&image);
+    close_image(&image);
+}
+
+/* What refcounts do not agree with is not done without being asked for, and nothing is freed. */
+Test(repair_snapshots, destroyed_table_and_other_counts)
+{
+    struct image image = open_image(IMAGE);
+    uint64_t at = image.check->header.snapshots_offset, length = table_length(&image);
+    const uint8_t more[4] = {0, 0, 0, 4};
+    overwrite(&image, at, length, 0);
+    cr_assert_eq(q2_file_write(image.file, AT_COUNT, more, sizeof more, NULL), 0);
+    rebuild(&image, Q2_LEVEL_CERTAIN, false, "another number of snapshots");
+    rebuild(&image, Q2_LEVEL_LIKELY, true, "another number of snapshots");
+    close_image(&image);
+}
+
+/* Entries that can be read stay as they are, wherever they are in the table. */
+Test(repair_snapshots, destroyed_entries)
+{
+    struct image image = open_image(IMAGE);
+    for (uint32_t m = 1; m < image.check->map_count; m++) {
+        uint64_t at = image.check->maps[m].entry_at;
+        uint64_t length = q2_snapshot_length(image.bytes + at);
+        static const struct q2_scene_options options = {.threads = 1};
+        struct q2_scene *scene = NULL;
+        overwrite(&image, at, length, 0);
+        rebuild(&image, Q2_LEVEL_CERTAIN, true, "one entry");
+        cr_assert_eq(q2_scene_open(image.file, &options, Q2_LEVEL_CERTAIN, 0, &scene, NULL), 0);
+        cr_assert_eq(q2_fix_snapshots(scene, NULL), 0);
+        cr_assert_eq(q2_scene_recheck(scene, NULL), 0);
+        for (uint32_t k = 1; k < image.check->map_count; k++) {
+            bool named = false;
+            for (uint64_t i = 0; i < scene->check->snapshot_count; i++)
+                named |= strcmp(scene->check->snapshots[i].name,
+                                image.check->snapshots[k - 1].name) == 0;
+            cr_expect_eq(named, k != m, "entry %u, destroyed %u", k, m);
+        }
+        q2_scene_close(scene);
+        heal(&image);
+    }
+    close_image(&image);
+}
+
+/* An entry that leads anywhere but to its L1 table comes out as it was: its name can be read. */
+Test(repair_snapshots, random_fields)
+{
+    static const uint64_t offsets[] = {0, 0x200, UINT64_C(0x123456789a0000), 7};
+    struct image image = open_image(IMAGE);
+    for (uint32_t m = 1; m < image.check->map_count; m++) {
+        uint64_t at = image.check->maps[m].entry_at;
+        for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
+            uint8_t bytes[8];
+            struct outcome outcome = {0};
+            q2_store_be64(bytes, offsets[i]);
+            cr_assert_eq(q2_file_write(image.file, at, bytes, 8, NULL), 0);
+            repair(&image, Q2_LEVEL_CERTAIN, &outcome);
+            cr_expect_eq(outcome.right, 1, "entry %u leads to 0x%" PRIx64, m, offsets[i]);
+            heal(&image);
+        }
+        const uint8_t size[4] = {0x2b, 0x57, 0xfa, 0x40};
+        struct outcome outcome = {0};
+        cr_assert_eq(q2_file_write(image.file, at + 8, size, 4, NULL), 0);
+        repair(&image, Q2_LEVEL_CERTAIN, &outcome);
+        cr_expect_eq(outcome.right, 1, "entry %u has too many L1 entries", m);
+        heal(&image);
+    }
+    close_image(&image);
+}
+
+/* The size of the VM state is written twice. */
+Test(repair_snapshots, vm_state_size)
+{
+    struct image image = open_image(IMAGE);
+    uint64_t at = image.check->maps[2].entry_at;
+    struct outcome outcome = {0};
+    const uint8_t byte = 0x80;
+    cr_assert_eq(q2_file_write(image.file, at + 45, &byte, 1, NULL), 0);
+    repair(&image, Q2_LEVEL_CERTAIN, &outcome);
+    cr_expect_eq(outcome.right, 1);
     close_image(&image);
 }
