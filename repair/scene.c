@@ -118,12 +118,21 @@ q2_scene_forget_kept(struct q2_scene *scene)
     scene->keep_all = false;
 }
 
+/* Where clusters were looked for, which the newest check decides. */
+static void
+forget_search(struct q2_scene *scene)
+{
+    scene->untargeted.first = scene->untargeted.end = 0;
+    scene->inside = 0;
+}
+
 static void
 forget_notes(struct q2_scene *scene)
 {
     q2_budget_free(&scene->budget, scene->taken, scene->taken_capacity, sizeof *scene->taken);
     scene->taken = NULL;
     scene->taken_count = scene->taken_capacity = 0;
+    forget_search(scene);
     q2_scene_forget_kept(scene);
     scene->stop = false;
 }
@@ -171,6 +180,7 @@ q2_scene_recheck(struct q2_scene *scene, struct q2_error *err)
     scene->check = check;
     scene->edited = false;
     scene->taken_count = 0;
+    forget_search(scene);
     return 0;
 }
 
@@ -215,6 +225,11 @@ q2_scene_references(const struct q2_scene *scene, uint64_t cluster)
 static int
 take(struct q2_scene *scene, uint64_t first, uint64_t count, struct q2_error *err)
 {
+    uint64_t last = scene->taken_count - 1;
+    if (scene->taken_count && scene->taken[last].first + scene->taken[last].count == first) {
+        scene->taken[last].count += count;
+        return 0;
+    }
     if (scene->taken_count == scene->taken_capacity) {
         uint64_t larger = scene->taken_capacity ? scene->taken_capacity * 2 : 16;
         void *memory = scene->taken;
@@ -263,13 +278,31 @@ target_of(const struct q2_check *check, const struct q2_finding *finding, uint64
     return true;
 }
 
+/* Note that nothing leads to the clusters from `first` on, up to the next that a finding is about.
+ */
+static void
+note_untargeted(struct q2_scene *scene, uint64_t first)
+{
+    scene->untargeted.first = first;
+    scene->untargeted.end = UINT64_MAX;
+    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
+        uint64_t target, behind;
+        if (target_of(scene->check, q2_check_finding(scene->check, i), &target, &behind) &&
+            behind > first)
+            scene->untargeted.end = q2_min(scene->untargeted.end, target);
+    }
+}
+
 /* A damaged pointer that leads past the end must not come to lead to something new: the first
  * cluster from `first` on behind all that lead there, unless that is too far away. */
 static uint64_t
-past_dangling(const struct q2_scene *scene, uint64_t first, uint64_t count)
+past_dangling(struct q2_scene *scene, uint64_t first, uint64_t count)
 {
     unsigned bits = scene->check->geometry.cluster_bits;
     uint64_t limit = first + (MAX_DETOUR >> bits) + 1, start = first;
+    if (first >= scene->untargeted.first && first < scene->untargeted.end &&
+        count <= scene->untargeted.end - first)
+        return first;
     for (bool moved = true; moved;) {
         moved = false;
         for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
@@ -280,9 +313,13 @@ past_dangling(const struct q2_scene *scene, uint64_t first, uint64_t count)
             start = behind;
             moved = true;
         }
-        if (start > limit)
+        if (start > limit) { /* and so it is for all that follow */
+            scene->untargeted.first = first;
+            scene->untargeted.end = UINT64_MAX;
             return first;
+        }
     }
+    note_untargeted(scene, start);
     return start;
 }
 
@@ -312,13 +349,15 @@ allocate_inside(struct q2_scene *scene, uint64_t count, uint64_t *ret_first, str
     int rc = q2_refcount_reader_init(&reader, scene->check, err);
     if (rc < 0)
         return rc;
-    uint64_t found = 0, cluster = 1;
+    /* What was passed over for a single one is not free. */
+    uint64_t found = 0, cluster = count == 1 ? q2_max(scene->inside, 1) : 1;
     for (; cluster < scene->check->geometry.file_clusters && found < count; cluster++) {
         bool free = q2_scene_references(scene, cluster) == 0 && !is_taken(scene, cluster) &&
                     q2_refcount_of(&reader, cluster) == 0;
         found = free ? found + 1 : 0;
     }
     q2_refcount_reader_destroy(&reader);
+    scene->inside = count == 1 ? cluster : scene->inside;
     if (found < count)
         return q2_error_set(err, Q2_ERR_NOSPACE,
                             "%s: there are no %llu free clusters in a row, and it cannot grow",

@@ -44,6 +44,10 @@ struct q2_scene {
         uint64_t first, count;
     } * taken;
     uint64_t taken_count, taken_capacity;
+    struct {
+        uint64_t first, end;
+    } untargeted;    /* clusters behind the file that no finding is about */
+    uint64_t inside; /* cluster from which on the next free one is looked for */
 };
 
 /* `base` must outlive the scene and not change. Fails as q2_check_run does, but for a header that
