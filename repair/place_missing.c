@@ -122,6 +122,16 @@ place_in_all(struct q2_placing *placing, const struct spread *spread, uint64_t s
     return rc;
 }
 
+/* References that a table gets by what has been placed: each explains one that it is missing. */
+static uint64_t
+placed(const struct q2_placing *placing, uint64_t table)
+{
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < placing->count; i++)
+        count += placing->items[i].table == table;
+    return count;
+}
+
 static int
 look_at_slot(struct q2_placing *placing, uint64_t slot, struct q2_error *err)
 {
@@ -134,9 +144,10 @@ look_at_slot(struct q2_placing *placing, uint64_t slot, struct q2_error *err)
             continue;
         uint64_t table = q2_entry_offset(map->raw[slot]);
         uint64_t refcount = q2_survey_refcount(slots->survey, &slots->reader, table >> bits);
-        uint64_t references = q2_slots_references(slots, table >> bits);
+        uint64_t references = q2_slots_references(slots, table >> bits) + placed(placing, table);
         if (table == done || refcount <= references ||
-            !q2_placing_spend(placing, slots->map_count * 2 + placing->carving->count))
+            !q2_placing_spend(placing,
+                              slots->map_count * 2 + placing->carving->count + placing->count))
             continue;
         done = table;
         struct spread spread = spread_of(slots, slot, table);
