@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* The engine: what it writes by the end is what was proven, and what it leaves is left whole. */
+
+#include "tests/unit/repair_disks.h"
+
+#define PLAIN "cluster-size 4K\nsize 1M\nwrite 0 64K random\n"
+
+/* A sound image needs nothing, at any level. */
+Test(repair_attempts, nothing_to_do)
+{
+    for (int level = Q2_LEVEL_LEAKS; level <= Q2_LEVEL_GUESS; level++) {
+        Q2_AUTOCLOSE struct q2_file *file = build(PLAIN "snapshot a\nwrite 0 4K 1\n");
+        struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
+        cr_expect_not(q2_repair_needed(repair));
+        cr_expect_eq(q2_repair_before(repair), q2_repair_after(repair));
+        cr_expect_eq(q2_repair_actions(repair)->count, 0);
+        cr_expect_null(q2_repair_objection(repair, 0));
+        cr_expect(same_content(q2_repair_file(repair), file));
+        q2_repair_free(repair);
+    }
+}
+
+/* The image itself is only read, and what is said of it stays what it was. */
+Test(repair_attempts, plans_write_nothing)
+{
+    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN "l2[3].copied = 0\nrefcount[9] = 3\n");
+    Q2_AUTOCLOSE struct q2_file *copy = build(PLAIN "l2[3].copied = 0\nrefcount[9] = 3\n");
+    struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
+    cr_expect(q2_repair_needed(repair));
+    cr_expect(same_content(file, copy));
+    cr_expect_neq(q2_check_exit(q2_repair_before(repair)), Q2_EXIT_CLEAN);
+    cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
+    cr_expect(is_settled(repair, false));
+    q2_repair_free(repair);
+}
+
+/* The same plan for the same image has the same digest. */
+Test(repair_attempts, digests)
+{
+    static const char *const damage[] = {"l2[3].copied = 0\n", "l2[3].copied = 0\n",
+                                         "l2[4].copied = 0\n", ""};
+    char digests[4][65];
+    for (size_t i = 0; i < 4; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "%s%s", PLAIN, damage[i]);
+        Q2_AUTOCLOSE struct q2_file *file = build(text);
+        struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
+        cr_assert_eq(q2_repair_digest(repair, digests[i], NULL), 0);
+        q2_repair_free(repair);
+    }
+    cr_expect_str_eq(digests[0], digests[1]);
+    cr_expect_str_neq(digests[0], digests[2]);
+    cr_expect_str_neq(digests[0], digests[3]);
+}
+
+/* Without a header, and without anything that says what it was, there is nothing to plan for. */
+Test(repair_attempts, no_header)
+{
+    Q2_AUTOCLOSE struct q2_file *file = NULL;
+    const struct q2_repair_options options = {.level = Q2_LEVEL_GUESS, .threads = 1};
+    struct q2_repair *repair = NULL;
+    struct q2_error err = {0};
+    cr_assert_eq(q2_file_new_memory("image", &file, NULL), 0);
+    cr_assert_eq(q2_file_truncate(file, 1 << 20, NULL), 0);
+    cr_expect_eq(q2_repair_plan(file, &options, &repair, &err), Q2_ERR_NOT_QCOW2);
+    cr_expect_null(repair);
+    cr_expect(strstr(err.message, "no qcow2 header"), "%s", err.message);
+}
+
+/* However little memory there is, a plan is whole or is refused. */
+Test(repair_attempts, little_memory)
+{
+    Q2_AUTOCLOSE struct q2_file *file =
+        build(PLAIN "l2[3].copied = 0\nl2[7].offset = l2[8].offset\nrefcount[9] = 3\n");
+    unsigned refused = 0, whole = 0;
+    for (uint64_t memory = 1; memory < 1 << 20; memory *= 2) {
+        const struct q2_repair_options options = {.level = Q2_LEVEL_LIKELY,
+                                                  .threads = 1,
+                                                  .max_memory = memory};
+        struct q2_repair *repair = NULL;
+        struct q2_error err = {0};
+        int rc = q2_repair_plan(file, &options, &repair, &err);
+        if (rc < 0)
+            cr_expect_eq(rc, Q2_ERR_BUDGET, "%s", err.message);
+        else
+            cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
+        refused += rc < 0;
+        whole += rc == 0;
+        q2_repair_free(repair);
+    }
+    cr_expect_gt(refused, 3);
+    cr_expect_gt(whole, 1);
+}
