@@ -10,6 +10,11 @@
 
 #include <inttypes.h>
 
+enum {
+    MAX_COPIED = 16 << 20, /* bytes of L2 tables that are copied in any case */
+    COPIED_SHARE = 4,      /* and otherwise this part of the file */
+};
+
 /* ---- the active L1 table ---- */
 
 static bool
@@ -115,6 +120,20 @@ copy_table(struct q2_tables *tables, const struct q2_suspect *suspect, struct q2
                             copy | (suspect->map == 0 ? Q2_ENTRY_COPIED : 0), err);
 }
 
+/* Whether those that share tables are so many that it is no accident: each copy brings one of
+ * everything that the table leads to, and a repair must not grow an image at will. */
+static bool
+are_too_many(const struct q2_tables *tables)
+{
+    const struct q2_geometry *geometry = &tables->scene->check->geometry;
+    uint64_t room = q2_max(MAX_COPIED, geometry->file_size / COPIED_SHARE), shared = 0;
+    for (uint64_t i = 0; i < tables->survey->suspect_count; i++) {
+        const struct q2_suspect *suspect = &tables->survey->suspects[i];
+        shared += is_unexplained(tables, suspect) && suspect->why == Q2_SUSPECT_SHARED;
+    }
+    return shared > room >> geometry->cluster_bits;
+}
+
 static int
 share_out(struct q2_tables *tables, const struct q2_suspect *suspect, struct q2_error *err)
 {
@@ -182,6 +201,7 @@ int
 q2_tables_settle_rest(struct q2_tables *tables, struct q2_error *err)
 {
     bool lost = anything_lost(tables), tables_lost = false;
+    bool too_many = are_too_many(tables);
     int rc = 0;
     for (uint64_t i = 0; i < tables->carving->count; i++)
         tables_lost |= tables->carving->tables[i].like_l2 && !tables->carving->tables[i].placed;
@@ -190,7 +210,7 @@ q2_tables_settle_rest(struct q2_tables *tables, struct q2_error *err)
         if (!is_unexplained(tables, suspect))
             continue;
         if (suspect->why == Q2_SUSPECT_SHARED)
-            rc = share_out(tables, suspect, err);
+            rc = too_many ? 0 : share_out(tables, suspect, err);
         else
             rc = clear(tables, suspect,
                        tables_lost ? Q2_GUESS
