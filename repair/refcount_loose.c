@@ -190,6 +190,19 @@ hold_table(struct probe *probe, uint64_t cluster, bool as_l1)
     }
 }
 
+/* Whether something had the cluster in the image as it was, and has a copy now, or is gone by
+ * intent: what cannot be read is no riddle then. */
+static bool
+was_in_use(const struct q2_rebuild *rebuild, uint64_t cluster)
+{
+    const struct q2_check *before = rebuild->scene->before;
+    if (!before || !(before->usable & Q2_USABLE_GEOMETRY) || !before->tally ||
+        before->geometry.cluster_bits != rebuild->geometry->cluster_bits)
+        return false;
+    const struct q2_chunk *chunk = q2_tally_chunk(before->tally, cluster >> Q2_CHUNK_BITS);
+    return chunk && q2_chunk_references(chunk, (unsigned)(cluster % Q2_CHUNK_CLUSTERS));
+}
+
 static void
 examine(struct probe *probe, uint64_t cluster)
 {
@@ -198,7 +211,8 @@ examine(struct probe *probe, uint64_t cluster)
              offset = cluster << rebuild->geometry->cluster_bits;
     uint64_t length = q2_min(size, PROBE_BYTES);
     if (q2_file_read_padded(rebuild->scene->file, offset, probe->bytes, length, NULL) < 0) {
-        hold(probe->loose, cluster);
+        if (!was_in_use(rebuild, cluster))
+            hold(probe->loose, cluster);
         return;
     }
     bool as_l1 = false;
@@ -211,7 +225,8 @@ examine(struct probe *probe, uint64_t cluster)
         return;
     if (length < size &&
         q2_file_read_padded(rebuild->scene->file, offset, probe->bytes, size, NULL) < 0) {
-        hold(probe->loose, cluster);
+        if (!was_in_use(rebuild, cluster))
+            hold(probe->loose, cluster);
         return;
     }
     look_at(probe, size, as_l1);

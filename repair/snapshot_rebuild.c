@@ -237,6 +237,22 @@ begin(struct q2_scene *scene, const struct q2_snapshot_list *list, enum q2_confi
                          counted, list->kept_count, list->found_count, agrees);
 }
 
+/* Whether the new table goes where the old one is: there is room, and what is there can be read,
+ * for what is written over has to be kept for an undo. */
+static bool
+fits_in_place(struct q2_tables *tables, const struct q2_snapshot_list *list)
+{
+    struct q2_file *file = tables->scene->file;
+    uint64_t start = tables->scene->check->header.snapshots_offset;
+    uint8_t piece[4096];
+    if (q2_snapshot_table_room(tables) < list->length)
+        return false;
+    for (uint64_t at = 0; at < list->length; at += sizeof piece)
+        if (q2_file_read_padded(file, start + at, piece, sizeof piece, NULL) < 0)
+            return false;
+    return true;
+}
+
 static int
 rebuild(struct q2_tables *tables, struct q2_snapshot_list *list, struct q2_error *err)
 {
@@ -244,7 +260,7 @@ rebuild(struct q2_tables *tables, struct q2_snapshot_list *list, struct q2_error
     struct q2_header_field field;
     enum q2_confidence confidence;
     int rc = make_table(tables, list, err);
-    bool in_place = rc == 0 && q2_snapshot_table_room(tables) >= list->length;
+    bool in_place = rc == 0 && fits_in_place(tables, list);
     if (rc == 0)
         rc = judge(tables, list, in_place, &confidence, err);
     if (rc < 0 || !q2_header_field("nb_snapshots", &field))
