@@ -80,7 +80,8 @@ entry_for(const struct q2_tables *tables, const struct q2_placement *placement)
 {
     struct q2_slots *slots = tables->slots;
     uint64_t cluster = placement->table >> tables->scene->check->geometry.cluster_bits;
-    bool alone = !tables->survey->counts_help || q2_survey_refcount(tables->survey, &slots->reader, cluster) == 1;
+    bool alone = !tables->survey->counts_help ||
+                 q2_survey_refcount(tables->survey, &slots->reader, cluster) == 1;
     return placement->table | (placement->map == 0 && alone ? Q2_ENTRY_COPIED : 0);
 }
 
