@@ -8,9 +8,12 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
-/* How much of a file is read whose header does not say how large its first cluster is. */
-enum { DEFAULT_AREA = 64 << 10 };
+enum {
+    DEFAULT_AREA = 64 << 10, /* is read where the header does not say how large a cluster is */
+    SECTOR = 512,            /* bytes */
+};
 
 static void
 nothing(void *data, const struct q2_violation *violation)
@@ -49,6 +52,50 @@ report_named(void *data, const struct q2_violation *violation)
     q2_findings_add_violation(&check->findings, &named);
 }
 
+/* Whether the header, its extensions and the backing file's name end within the area. */
+static bool
+is_whole(const struct q2_check *check)
+{
+    const struct q2_header *header = &check->header;
+    struct q2_extension extension;
+    uint64_t offset = header->header_length;
+    int more;
+    do
+        more = q2_extension_next(check->area, check->area_length, &offset, &extension);
+    while (more > 0);
+    return more == 0 && extension.type == Q2_EXTENSION_END && offset <= check->area_length &&
+           (!header->backing_file_offset ||
+            q2_range_inside(header->backing_file_offset, header->backing_file_size,
+                            check->area_length));
+}
+
+/* Part of the first cluster cannot be read: do with what is in front of that, if it is all that
+ * counts. Otherwise the area stays as it is, and `failure` is returned. */
+static int
+read_start(struct q2_check *check, int failure)
+{
+    uint64_t whole = check->area_length, length = 0;
+    uint8_t *area = check->area;
+    void *start;
+    while (length < whole) {
+        size_t piece = (size_t)q2_min(SECTOR, whole - length);
+        if (q2_file_read_padded(check->file, length, area + length, piece, NULL) < 0)
+            break;
+        length += piece;
+    }
+    check->area_length = length;
+    q2_header_decode(area, length, &check->header);
+    if (length < Q2_HEADER_KNOWN_LENGTH || !is_whole(check) ||
+        q2_budget_calloc(&check->budget, length, 1, "header area", &start, NULL) < 0) {
+        check->area_length = whole;
+        return failure;
+    }
+    memcpy(start, area, length);
+    q2_budget_free(&check->budget, area, whole, 1);
+    check->area = start;
+    return 0;
+}
+
 /* Read as much of the file as its header area can have. */
 static int
 read_area(struct q2_check *check, uint64_t file_size, struct q2_error *err)
@@ -71,6 +118,8 @@ read_area(struct q2_check *check, uint64_t file_size, struct q2_error *err)
     }
     check->area = area;
     rc = q2_file_read_padded(check->file, 0, check->area, check->area_length, err);
+    if (rc == Q2_ERR_IO)
+        return read_start(check, rc);
     if (rc == 0)
         q2_header_decode(check->area, check->area_length, &check->header);
     return rc;

@@ -183,3 +183,17 @@ Test(repair_unreadable, leaves_the_header_alone)
         q2_repair_free(repair);
     }
 }
+
+/* Nor does one in the first cluster, as long as there is nothing in it. */
+Test(repair_unreadable, does_without_the_rest_of_the_first_cluster)
+{
+    Q2_AUTOCLOSE struct q2_file *image =
+        build("cluster-size 4K\nsize 1M\nwrite 0 8K random\nleak 1\n");
+    for (uint64_t at = SECTOR; at < 4096; at += SECTOR) {
+        Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, at);
+        struct q2_repair *repair = plan_at(bad, Q2_LEVEL_CERTAIN);
+        cr_expect(applied(repair, Q2_ACTION_FREE_LEAKS));
+        cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
+        q2_repair_free(repair);
+    }
+}
