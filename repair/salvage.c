@@ -83,7 +83,7 @@ refuse_itself(const struct salvage *salvage, const char *path, struct q2_error *
     const char *others[] = {source->image->name, source->opened ? source->opened->name : NULL,
                             source->backing_path};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-        if (others[i] && salvage_same_file(path, others[i]))
+        if (others[i] && q2_salvage_same_file(path, others[i]))
             return q2_error_set(err, Q2_ERR_EXISTS, "%s: belongs to the image that is salvaged",
                                 path);
     return 0;
@@ -103,8 +103,8 @@ check_outputs(const struct salvage *salvage, bool may_exist, struct q2_error *er
 {
     int rc = refuse_itself(salvage, salvage->map_path, err);
     for (uint32_t i = 0; rc == 0 && i < salvage->source.map_count; i++) {
-        Q2_AUTOFREE char *disk = salvage_output_name(salvage, i, false);
-        Q2_AUTOFREE char *vm_state = salvage_output_name(salvage, i, true);
+        Q2_AUTOFREE char *disk = q2_salvage_output_name(salvage, i, false);
+        Q2_AUTOFREE char *vm_state = q2_salvage_output_name(salvage, i, true);
         if (!disk || !vm_state)
             return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a file name");
         rc = check_output(salvage, disk, may_exist, err);
@@ -123,7 +123,7 @@ decide(struct salvage *salvage, struct q2_error *err)
     bool found = false;
     int rc = 0;
     if (!options->restart)
-        rc = salvage_place_load(salvage->place_path, &salvage->from, &found, err);
+        rc = q2_salvage_place_load(salvage->place_path, &salvage->from, &found, err);
     if (rc < 0)
         return rc;
     if (found && strcmp(salvage->from.identity, salvage->identity) != 0)
@@ -147,17 +147,17 @@ log_maps(struct salvage *salvage, struct q2_error *err)
     int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < source->map_count; i++) {
         const struct q2_snapshot_name *name = i ? q2_check_snapshot(source->check, i - 1) : NULL;
-        Q2_AUTOFREE char *output = salvage_output_name(salvage, i, false);
-        rc = salvage_log_map(&salvage->log,
-                             &(struct q2_salvage_map){
-                                 .map = i,
-                                 .output = i && source->maps[i].lost ? NULL : output,
-                                 .snapshot_id = name ? name->id : NULL,
-                                 .snapshot_name = name ? name->name : NULL,
-                                 .disk_size = source->maps[i].disk_size,
-                                 .vm_state_size = source->maps[i].vm_state_size,
-                             },
-                             err);
+        Q2_AUTOFREE char *output = q2_salvage_output_name(salvage, i, false);
+        rc = q2_salvage_log_map(&salvage->log,
+                                &(struct q2_salvage_map){
+                                    .map = i,
+                                    .output = i && source->maps[i].lost ? NULL : output,
+                                    .snapshot_id = name ? name->id : NULL,
+                                    .snapshot_name = name ? name->name : NULL,
+                                    .disk_size = source->maps[i].disk_size,
+                                    .vm_state_size = source->maps[i].vm_state_size,
+                                },
+                                err);
     }
     return rc;
 }
@@ -167,7 +167,7 @@ open_log(struct salvage *salvage, struct q2_error *err)
 {
     const struct salvage_place *from = &salvage->from;
     bool begun = from->step > 0 || from->offset > 0;
-    int rc = salvage_log_open(&salvage->log, salvage->map_path, begun, from->log_length, err);
+    int rc = q2_salvage_log_open(&salvage->log, salvage->map_path, begun, from->log_length, err);
     if (rc < 0 || !begun)
         return rc < 0 ? rc : log_maps(salvage, err);
     memcpy(salvage->log.bytes, from->bytes, sizeof from->bytes);
@@ -178,13 +178,13 @@ open_log(struct salvage *salvage, struct q2_error *err)
 }
 
 int
-salvage_reached(struct salvage *salvage, uint64_t offset, struct q2_error *err)
+q2_salvage_reached(struct salvage *salvage, uint64_t offset, struct q2_error *err)
 {
     const struct salvage_log *log = &salvage->log;
     bool open = salvage->target.file || salvage->target.image;
-    int rc = open ? salvage_target_flush(&salvage->target, err) : 0;
+    int rc = open ? q2_salvage_target_flush(&salvage->target, err) : 0;
     if (rc == 0)
-        rc = salvage_log_flush(&salvage->log, err);
+        rc = q2_salvage_log_flush(&salvage->log, err);
     if (rc < 0)
         return rc;
     struct salvage_place place = {
@@ -197,7 +197,7 @@ salvage_reached(struct salvage *salvage, uint64_t offset, struct q2_error *err)
     memcpy(place.identity, salvage->identity, sizeof place.identity);
     memcpy(place.bytes, log->bytes, sizeof place.bytes);
     memcpy(place.why, log->why, sizeof place.why);
-    return salvage_place_save(salvage->place_path, &place, err);
+    return q2_salvage_place_save(salvage->place_path, &place, err);
 }
 
 /* ---- the whole ---- */
@@ -214,13 +214,13 @@ prepare(struct salvage *salvage, struct q2_file *file, struct q2_error *err)
         salvage->place_path = NULL;
     if (!salvage->map_path || !salvage->place_path)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a file name");
-    int rc = salvage_source_open(&salvage->source, file, salvage->options, err);
+    int rc = q2_salvage_source_open(&salvage->source, file, salvage->options, err);
     if (rc == 0)
         rc = identify(salvage, err);
     if (rc == 0)
         rc = decide(salvage, err);
     if (rc == 0)
-        rc = salvage_trust_init(&salvage->trust, &salvage->source, err);
+        rc = q2_salvage_trust_init(&salvage->trust, &salvage->source, err);
     for (uint32_t i = 0; i < salvage->source.map_count; i++)
         salvage->total += salvage->source.maps[i].disk_size + salvage->source.maps[i].vm_state_size;
     return rc;
@@ -232,11 +232,11 @@ run(struct salvage *salvage, struct q2_error *err)
     int rc = open_log(salvage, err);
     /* From here on, what is interrupted can be continued. */
     if (rc == 0 && !salvage->from.step && !salvage->from.offset)
-        rc = salvage_reached(salvage, 0, err);
+        rc = q2_salvage_reached(salvage, 0, err);
     if (rc == 0)
-        rc = salvage_steps(salvage, err);
+        rc = q2_salvage_steps(salvage, err);
     if (rc == 0)
-        rc = salvage_log_finish(&salvage->log, err);
+        rc = q2_salvage_log_finish(&salvage->log, err);
     bool began = salvage->from.step || salvage->from.offset || access(salvage->out, F_OK) == 0;
     if (rc == 0 || !began)
         unlink(salvage->place_path);
@@ -276,10 +276,10 @@ q2_salvage_run(struct q2_file *file, const char *out, const struct q2_salvage_op
         rc = run(salvage, err);
     if (rc == 0)
         tell(salvage, ret_result);
-    salvage_target_close(&salvage->target, NULL);
-    salvage_log_close(&salvage->log);
-    salvage_trust_destroy(&salvage->trust);
-    salvage_source_close(&salvage->source);
+    q2_salvage_target_close(&salvage->target, NULL);
+    q2_salvage_log_close(&salvage->log);
+    q2_salvage_trust_destroy(&salvage->trust);
+    q2_salvage_source_close(&salvage->source);
     free(salvage->map_path);
     free(salvage->place_path);
     free(salvage);

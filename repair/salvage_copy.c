@@ -87,8 +87,8 @@ resolve_nothing(const struct copying *c, struct salvage_run *run)
 static void
 next_run(struct copying *c, uint64_t guest, uint64_t end, struct salvage_run *run)
 {
-    bool same = c->copy->before && salvage_tables_same(&c->tables, &c->before, guest, end, &end);
-    salvage_tables_run(&c->tables, guest, end, run);
+    bool same = c->copy->before && q2_salvage_tables_same(&c->tables, &c->before, guest, end, &end);
+    q2_salvage_tables_run(&c->tables, guest, end, run);
     run->same = same;
     if (run->kind == SALVAGE_NOTHING)
         resolve_nothing(c, run);
@@ -213,8 +213,8 @@ prepare(void *data, unsigned number, const struct q2_piece *piece, struct q2_err
     for (size_t i = 0; i < slot->count; i++) {
         const struct salvage_run *run = &slot->runs[i];
         if (!run->same || to_be_read(c, run))
-            salvage_read_run(c->copy->source, worker, run,
-                             worker->buffer + (run->offset - piece->offset));
+            q2_salvage_read_run(c->copy->source, worker, run,
+                                worker->buffer + (run->offset - piece->offset));
         mark_blocks(c, worker, piece, run);
     }
     sift_blocks(c, worker, piece);
@@ -236,10 +236,10 @@ write_blocks(struct copying *c, const struct salvage_worker *worker, const struc
             last++;
         uint64_t begin = first * grain, length = q2_min(last * grain, piece->length) - begin;
         if (worker->kinds[first] == BLOCK_DATA)
-            rc = salvage_target_write(target, offset + begin, worker->buffer + begin,
-                                      (size_t)length, err);
+            rc = q2_salvage_target_write(target, offset + begin, worker->buffer + begin,
+                                         (size_t)length, err);
         else if (worker->kinds[first] == BLOCK_ZERO)
-            rc = salvage_target_zero(target, offset + begin, length, err);
+            rc = q2_salvage_target_zero(target, offset + begin, length, err);
     }
     return rc;
 }
@@ -256,8 +256,8 @@ uncover(struct copying *c, const struct slot *slot, struct q2_error *err)
             last++;
         const struct salvage_run *end = &slot->runs[last - 1];
         if (!end->same)
-            rc = salvage_target_uncover(c->copy->target, begin, end->offset + end->length - begin,
-                                        err);
+            rc = q2_salvage_target_uncover(c->copy->target, begin,
+                                           end->offset + end->length - begin, err);
     }
     return rc;
 }
@@ -272,7 +272,7 @@ note(struct copying *c, uint64_t offset, uint64_t length, enum q2_salvage_state 
         const char *view_why;
         uint64_t end;
         enum q2_salvage_state view =
-            salvage_trust_at(copy->trust, copy->map, offset, &view_why, &end);
+            q2_salvage_trust_at(copy->trust, copy->map, offset, &view_why, &end);
         struct q2_salvage_range range = {
             .map = copy->map,
             .offset = offset - copy->base,
@@ -281,7 +281,7 @@ note(struct copying *c, uint64_t offset, uint64_t length, enum q2_salvage_state 
             .state = view > state ? view : state,
             .why = view > state ? view_why : why,
         };
-        rc = salvage_log_range(copy->log, &range, err);
+        rc = q2_salvage_log_range(copy->log, &range, err);
         offset += range.length;
         length -= range.length;
     }
@@ -346,8 +346,8 @@ finish(void *data, unsigned number, const struct q2_piece *piece, struct q2_erro
     if (rc == 0 && !piece->plain)
         rc = write_blocks(c, worker, piece, err);
     else if (rc == 0 && !first->same && first->kind != SALVAGE_NOTHING)
-        rc =
-            salvage_target_zero(c->copy->target, piece->offset - c->copy->base, piece->length, err);
+        rc = q2_salvage_target_zero(c->copy->target, piece->offset - c->copy->base, piece->length,
+                                    err);
     if (rc == 0)
         rc = note_piece(c, worker, slot, err);
     return rc < 0 ? rc : checkpoint(c, piece, err);
@@ -359,15 +359,15 @@ static int
 init(struct copying *c, struct q2_error *err)
 {
     const struct salvage_copy *copy = c->copy;
-    int rc = salvage_tables_init(&c->tables, copy->source, &copy->source->maps[copy->map], err);
+    int rc = q2_salvage_tables_init(&c->tables, copy->source, &copy->source->maps[copy->map], err);
     if (rc == 0 && copy->before)
-        rc = salvage_tables_init(&c->before, copy->source, copy->before, err);
+        rc = q2_salvage_tables_init(&c->before, copy->source, copy->before, err);
     c->slots = calloc(c->threads, sizeof *c->slots);
     c->workers = calloc(c->threads, sizeof *c->workers);
     if (rc == 0 && !(c->slots && c->workers))
         rc = q2_error_set(err, Q2_ERR_NOMEM, "no memory for a salvage");
     for (unsigned i = 0; rc == 0 && i < c->threads; i++) {
-        rc = salvage_worker_init(&c->workers[i], copy->source, c->piece, err);
+        rc = q2_salvage_worker_init(&c->workers[i], copy->source, c->piece, err);
         c->slots[i].runs = malloc(SALVAGE_PIECE_RUNS * sizeof *c->slots[i].runs);
         if (rc == 0 && !c->slots[i].runs)
             rc = q2_error_set(err, Q2_ERR_NOMEM, "no memory for a salvage");
@@ -380,18 +380,18 @@ destroy(struct copying *c)
 {
     for (unsigned i = 0; i < c->threads; i++) {
         if (c->workers)
-            salvage_worker_destroy(&c->workers[i]);
+            q2_salvage_worker_destroy(&c->workers[i]);
         if (c->slots)
             free(c->slots[i].runs);
     }
     free(c->workers);
     free(c->slots);
-    salvage_tables_destroy(&c->tables);
-    salvage_tables_destroy(&c->before);
+    q2_salvage_tables_destroy(&c->tables);
+    q2_salvage_tables_destroy(&c->before);
 }
 
 int
-salvage_copy_run(const struct salvage_copy *copy, struct q2_error *err)
+q2_salvage_copy_run(const struct salvage_copy *copy, struct q2_error *err)
 {
     unsigned threads = copy->options->threads ? copy->options->threads : q2_flow_threads();
     struct copying c = {

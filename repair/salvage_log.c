@@ -29,8 +29,8 @@ q2_salvage_state_id(enum q2_salvage_state state)
 /* ---- writing ---- */
 
 int
-salvage_log_open(struct salvage_log *log, const char *path, bool resume, uint64_t length,
-                 struct q2_error *err)
+q2_salvage_log_open(struct salvage_log *log, const char *path, bool resume, uint64_t length,
+                    struct q2_error *err)
 {
     *log = (struct salvage_log){.length = resume ? length : 0, .buffer = malloc(BUFFER)};
     if (!log->buffer)
@@ -49,7 +49,7 @@ salvage_log_open(struct salvage_log *log, const char *path, bool resume, uint64_
 }
 
 void
-salvage_log_close(struct salvage_log *log)
+q2_salvage_log_close(struct salvage_log *log)
 {
     q2_file_close(log->file);
     free(log->buffer);
@@ -111,7 +111,7 @@ put_text(json_object *object, const char *key, const char *text)
 }
 
 int
-salvage_log_map(struct salvage_log *log, const struct q2_salvage_map *map, struct q2_error *err)
+q2_salvage_log_map(struct salvage_log *log, const struct q2_salvage_map *map, struct q2_error *err)
 {
     json_object *object = json_object_new_object();
     if (!object)
@@ -147,8 +147,8 @@ write_last(struct salvage_log *log, struct q2_error *err)
 }
 
 int
-salvage_log_range(struct salvage_log *log, const struct q2_salvage_range *range,
-                  struct q2_error *err)
+q2_salvage_log_range(struct salvage_log *log, const struct q2_salvage_range *range,
+                     struct q2_error *err)
 {
     struct q2_salvage_range *last = &log->last;
     char why[sizeof log->why];
@@ -170,17 +170,17 @@ salvage_log_range(struct salvage_log *log, const struct q2_salvage_range *range,
 }
 
 int
-salvage_log_flush(struct salvage_log *log, struct q2_error *err)
+q2_salvage_log_flush(struct salvage_log *log, struct q2_error *err)
 {
     int rc = drain(log, err);
     return rc < 0 ? rc : q2_file_flush(log->file, err);
 }
 
 int
-salvage_log_finish(struct salvage_log *log, struct q2_error *err)
+q2_salvage_log_finish(struct salvage_log *log, struct q2_error *err)
 {
     int rc = write_last(log, err);
-    return rc < 0 ? rc : salvage_log_flush(log, err);
+    return rc < 0 ? rc : q2_salvage_log_flush(log, err);
 }
 
 /* ---- reading ---- */

@@ -43,7 +43,7 @@ is_good_id(const struct salvage *salvage, uint32_t map)
 }
 
 char *
-salvage_output_name(const struct salvage *salvage, uint32_t map, bool vm_state)
+q2_salvage_output_name(const struct salvage *salvage, uint32_t map, bool vm_state)
 {
     const char *id = salvage->source.maps[map].id, *ending = vm_state ? "vmstate" : "raw";
     char *path = NULL, part[LONGEST_ID + 1];
@@ -62,7 +62,7 @@ salvage_output_name(const struct salvage *salvage, uint32_t map, bool vm_state)
 }
 
 bool
-salvage_same_file(const char *path, const char *other)
+q2_salvage_same_file(const char *path, const char *other)
 {
     struct stat a, b;
     return stat(path, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
@@ -80,7 +80,7 @@ folder_of(const char *path)
 }
 
 char *
-salvage_backing_name(const struct salvage *salvage)
+q2_salvage_backing_name(const struct salvage *salvage)
 {
     const struct salvage_source *source = &salvage->source;
     const char *name = source->backing_name;

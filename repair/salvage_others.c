@@ -127,8 +127,8 @@ open_backing(struct salvage_source *source, const struct q2_salvage_options *opt
 }
 
 int
-salvage_open_others(struct salvage_source *source, const struct q2_salvage_options *options,
-                    struct q2_error *err)
+q2_salvage_open_others(struct salvage_source *source, const struct q2_salvage_options *options,
+                       struct q2_error *err)
 {
     int rc = open_data_file(source, options, err);
     if (rc == 0)

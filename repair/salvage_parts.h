@@ -66,13 +66,13 @@ struct salvage_source {
     _Atomic bool any_bad; /* something that the tables lead to could not be read */
 };
 
-int salvage_source_open(struct salvage_source *source, struct q2_file *image,
-                        const struct q2_salvage_options *options, struct q2_error *err);
-void salvage_source_close(struct salvage_source *source);
+int q2_salvage_source_open(struct salvage_source *source, struct q2_file *image,
+                           const struct q2_salvage_options *options, struct q2_error *err);
+void q2_salvage_source_close(struct salvage_source *source);
 
 /* The other files: data file, backing file, key (salvage_others.c). */
-int salvage_open_others(struct salvage_source *source, const struct q2_salvage_options *options,
-                        struct q2_error *err);
+int q2_salvage_open_others(struct salvage_source *source, const struct q2_salvage_options *options,
+                           struct q2_error *err);
 
 /* ---- tables (salvage_tables.c) ---- */
 
@@ -116,18 +116,18 @@ struct salvage_tables {
     bool extent_data;
 };
 
-int salvage_tables_init(struct salvage_tables *tables, struct salvage_source *source,
-                        const struct salvage_map *map, struct q2_error *err);
-void salvage_tables_destroy(struct salvage_tables *tables);
+int q2_salvage_tables_init(struct salvage_tables *tables, struct salvage_source *source,
+                           const struct salvage_map *map, struct q2_error *err);
+void q2_salvage_tables_destroy(struct salvage_tables *tables);
 
 /* The run at guest offset `guest`, below `end`. It ends at the end of an L2 table at the latest. */
-void salvage_tables_run(struct salvage_tables *tables, uint64_t guest, uint64_t end,
-                        struct salvage_run *ret_run);
+void q2_salvage_tables_run(struct salvage_tables *tables, uint64_t guest, uint64_t end,
+                           struct salvage_run *ret_run);
 
 /* Whether the cluster at `guest` is mapped alike by both, and where the stretch of clusters for
  * which that is so, or not so, ends; below `end`. */
-bool salvage_tables_same(struct salvage_tables *tables, struct salvage_tables *before,
-                         uint64_t guest, uint64_t end, uint64_t *ret_end);
+bool q2_salvage_tables_same(struct salvage_tables *tables, struct salvage_tables *before,
+                            uint64_t guest, uint64_t end, uint64_t *ret_end);
 
 /* ---- reading (salvage_read.c) ---- */
 
@@ -149,18 +149,19 @@ struct salvage_worker {
     bool failed; /* no memory for a loss */
 };
 
-int salvage_worker_init(struct salvage_worker *worker, const struct salvage_source *source,
-                        uint64_t piece, struct q2_error *err);
-void salvage_worker_destroy(struct salvage_worker *worker);
+int q2_salvage_worker_init(struct salvage_worker *worker, const struct salvage_source *source,
+                           uint64_t piece, struct q2_error *err);
+void q2_salvage_worker_destroy(struct salvage_worker *worker);
 
 /* Read what a run has into `buffer`, zeros where that is not possible, and note that. */
-void salvage_read_run(struct salvage_source *source, struct salvage_worker *worker,
-                      const struct salvage_run *run, uint8_t *buffer);
+void q2_salvage_read_run(struct salvage_source *source, struct salvage_worker *worker,
+                         const struct salvage_run *run, uint8_t *buffer);
 
 /* Read `length` bytes at `offset`, sector by sector where more cannot be read; `lost` is called for
  * each stretch of sectors that cannot, which are zeros then. Zeros past the end of the file. */
-void salvage_read_lenient(struct q2_file *file, uint64_t offset, uint8_t *buffer, size_t length,
-                          void (*lost)(void *data, uint64_t offset, uint64_t length), void *data);
+void q2_salvage_read_lenient(struct q2_file *file, uint64_t offset, uint8_t *buffer, size_t length,
+                             void (*lost)(void *data, uint64_t offset, uint64_t length),
+                             void *data);
 
 /* ---- trust (salvage_trust.c) ---- */
 
@@ -177,13 +178,13 @@ struct salvage_view {
     const char *why; /* the plan's, or static */
 };
 
-int salvage_trust_init(struct salvage_trust *trust, const struct salvage_source *source,
-                       struct q2_error *err);
-void salvage_trust_destroy(struct salvage_trust *trust);
+int q2_salvage_trust_init(struct salvage_trust *trust, const struct salvage_source *source,
+                          struct q2_error *err);
+void q2_salvage_trust_destroy(struct salvage_trust *trust);
 
 /* What is to be thought of `guest`, and up to where. */
-enum q2_salvage_state salvage_trust_at(const struct salvage_trust *trust, uint32_t map,
-                                       uint64_t guest, const char **ret_why, uint64_t *ret_end);
+enum q2_salvage_state q2_salvage_trust_at(const struct salvage_trust *trust, uint32_t map,
+                                          uint64_t guest, const char **ret_why, uint64_t *ret_end);
 
 /* ---- the map file (salvage_log.c) ---- */
 
@@ -198,18 +199,18 @@ struct salvage_log {
 };
 
 /* Make or, with `resume`, go on with a map file, which is cut to `length` then. */
-int salvage_log_open(struct salvage_log *log, const char *path, bool resume, uint64_t length,
-                     struct q2_error *err);
-int salvage_log_map(struct salvage_log *log, const struct q2_salvage_map *map,
-                    struct q2_error *err);
+int q2_salvage_log_open(struct salvage_log *log, const char *path, bool resume, uint64_t length,
+                        struct q2_error *err);
+int q2_salvage_log_map(struct salvage_log *log, const struct q2_salvage_map *map,
+                       struct q2_error *err);
 /* Neighbours that are alike become one. */
-int salvage_log_range(struct salvage_log *log, const struct q2_salvage_range *range,
-                      struct q2_error *err);
+int q2_salvage_log_range(struct salvage_log *log, const struct q2_salvage_range *range,
+                         struct q2_error *err);
 /* Write what is whole, durably. */
-int salvage_log_flush(struct salvage_log *log, struct q2_error *err);
+int q2_salvage_log_flush(struct salvage_log *log, struct q2_error *err);
 /* Write the last range too. */
-int salvage_log_finish(struct salvage_log *log, struct q2_error *err);
-void salvage_log_close(struct salvage_log *log);
+int q2_salvage_log_finish(struct salvage_log *log, struct q2_error *err);
+void q2_salvage_log_close(struct salvage_log *log);
 
 /* ---- where it is (salvage_place.c) ---- */
 
@@ -226,9 +227,10 @@ struct salvage_place {
 };
 
 /* *ret_found is false where there is none. Q2_ERR_FORMAT for what is none. */
-int salvage_place_load(const char *path, struct salvage_place *ret_place, bool *ret_found,
-                       struct q2_error *err);
-int salvage_place_save(const char *path, const struct salvage_place *place, struct q2_error *err);
+int q2_salvage_place_load(const char *path, struct salvage_place *ret_place, bool *ret_found,
+                          struct q2_error *err);
+int q2_salvage_place_save(const char *path, const struct salvage_place *place,
+                          struct q2_error *err);
 
 /* ---- targets (salvage_target.c) ---- */
 
@@ -243,12 +245,12 @@ struct salvage_target {
 };
 
 /* Make a raw file of `size` bytes, or go on with it. */
-int salvage_target_open_raw(struct salvage_target *target, const char *path, uint64_t size,
-                            bool resume, struct q2_error *err);
+int q2_salvage_target_open_raw(struct salvage_target *target, const char *path, uint64_t size,
+                               bool resume, struct q2_error *err);
 /* Make an image, or go on with it. */
-int salvage_target_open_image(struct salvage_target *target, const char *path,
-                              const struct q2_create_options *create, bool resume,
-                              struct q2_error *err);
+int q2_salvage_target_open_image(struct salvage_target *target, const char *path,
+                                 const struct q2_create_options *create, bool resume,
+                                 struct q2_error *err);
 /* What the disk of an image can have, for one of `size` bytes. */
 static inline uint64_t
 salvage_image_size(uint64_t size)
@@ -256,14 +258,14 @@ salvage_image_size(uint64_t size)
     return (size + SALVAGE_SECTOR - 1) & ~(uint64_t)(SALVAGE_SECTOR - 1);
 }
 
-int salvage_target_write(struct salvage_target *target, uint64_t offset, const void *bytes,
-                         size_t length, struct q2_error *err);
-int salvage_target_zero(struct salvage_target *target, uint64_t offset, uint64_t length,
-                        struct q2_error *err);
-int salvage_target_uncover(struct salvage_target *target, uint64_t offset, uint64_t length,
+int q2_salvage_target_write(struct salvage_target *target, uint64_t offset, const void *bytes,
+                            size_t length, struct q2_error *err);
+int q2_salvage_target_zero(struct salvage_target *target, uint64_t offset, uint64_t length,
                            struct q2_error *err);
-int salvage_target_flush(struct salvage_target *target, struct q2_error *err);
-int salvage_target_close(struct salvage_target *target, struct q2_error *err);
+int q2_salvage_target_uncover(struct salvage_target *target, uint64_t offset, uint64_t length,
+                              struct q2_error *err);
+int q2_salvage_target_flush(struct salvage_target *target, struct q2_error *err);
+int q2_salvage_target_close(struct salvage_target *target, struct q2_error *err);
 
 /* ---- copying (salvage_copy.c) ---- */
 
@@ -286,9 +288,9 @@ struct salvage_copy {
     struct q2_salvage_progress progress; /* at the start */
 };
 
-int salvage_copy_run(const struct salvage_copy *copy, struct q2_error *err);
+int q2_salvage_copy_run(const struct salvage_copy *copy, struct q2_error *err);
 
-/* ---- the whole (salvage.c, salvage_steps.c) ---- */
+/* ---- the whole (salvage.c, q2_salvage_steps.c) ---- */
 
 /* Maps are written in an order, two steps each: the disk, then the VM state. */
 struct salvage {
@@ -309,19 +311,19 @@ struct salvage {
 };
 
 /* The map that comes at `turn`. */
-uint32_t salvage_map_at(const struct salvage *salvage, uint32_t turn);
+uint32_t q2_salvage_map_at(const struct salvage *salvage, uint32_t turn);
 
 /* Where a map is written to, malloc'ed; NULL for lack of memory (salvage_names.c). */
-char *salvage_output_name(const struct salvage *salvage, uint32_t map, bool vm_state);
+char *q2_salvage_output_name(const struct salvage *salvage, uint32_t map, bool vm_state);
 /* The name by which the output has the backing file; the same. */
-char *salvage_backing_name(const struct salvage *salvage);
+char *q2_salvage_backing_name(const struct salvage *salvage);
 /* Whether two paths lead to one file. */
-bool salvage_same_file(const char *path, const char *other);
+bool q2_salvage_same_file(const char *path, const char *other);
 
 /* Record that all before `offset` of the step under way has been written, durably. */
-int salvage_reached(struct salvage *salvage, uint64_t offset, struct q2_error *err);
+int q2_salvage_reached(struct salvage *salvage, uint64_t offset, struct q2_error *err);
 
 /* Do all steps from where to go on. */
-int salvage_steps(struct salvage *salvage, struct q2_error *err);
+int q2_salvage_steps(struct salvage *salvage, struct q2_error *err);
 
 #endif

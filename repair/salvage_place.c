@@ -69,7 +69,7 @@ write_all(int fd, const char *path, const char *text, struct q2_error *err)
 }
 
 int
-salvage_place_save(const char *path, const struct salvage_place *place, struct q2_error *err)
+q2_salvage_place_save(const char *path, const struct salvage_place *place, struct q2_error *err)
 {
     Q2_AUTOFREE char *fresh = NULL;
     json_object *object = encode(place);
@@ -155,8 +155,8 @@ decode(json_object *object, struct salvage_place *place)
 }
 
 int
-salvage_place_load(const char *path, struct salvage_place *ret_place, bool *ret_found,
-                   struct q2_error *err)
+q2_salvage_place_load(const char *path, struct salvage_place *ret_place, bool *ret_found,
+                      struct q2_error *err)
 {
     Q2_AUTOFREE char *text = calloc(1, LONGEST);
     struct salvage_place place = {.step = 0};

@@ -15,8 +15,8 @@ static const char unreadable[] = "the file cannot be read there";
 static const char cut_off[] = "the file ends inside its cluster";
 
 int
-salvage_worker_init(struct salvage_worker *worker, const struct salvage_source *source,
-                    uint64_t piece, struct q2_error *err)
+q2_salvage_worker_init(struct salvage_worker *worker, const struct salvage_source *source,
+                       uint64_t piece, struct q2_error *err)
 {
     uint64_t cluster = source->geometry.cluster_size;
     worker->buffer = aligned_alloc(4096, piece + 4096);
@@ -32,7 +32,7 @@ salvage_worker_init(struct salvage_worker *worker, const struct salvage_source *
 }
 
 void
-salvage_worker_destroy(struct salvage_worker *worker)
+q2_salvage_worker_destroy(struct salvage_worker *worker)
 {
     free(worker->buffer);
     free(worker->kinds);
@@ -67,8 +67,8 @@ add_loss(struct salvage_worker *worker, uint64_t offset, uint64_t length,
 /* ---- files ---- */
 
 void
-salvage_read_lenient(struct q2_file *file, uint64_t offset, uint8_t *buffer, size_t length,
-                     void (*lost)(void *data, uint64_t offset, uint64_t length), void *data)
+q2_salvage_read_lenient(struct q2_file *file, uint64_t offset, uint8_t *buffer, size_t length,
+                        void (*lost)(void *data, uint64_t offset, uint64_t length), void *data)
 {
     if (length == 0 || q2_file_read_padded(file, offset, buffer, length, NULL) == 0)
         return;
@@ -79,8 +79,8 @@ salvage_read_lenient(struct q2_file *file, uint64_t offset, uint8_t *buffer, siz
         return;
     }
     size_t half = (size_t)((sector + (end - sector) / 2) * SALVAGE_SECTOR - offset);
-    salvage_read_lenient(file, offset, buffer, half, lost, data);
-    salvage_read_lenient(file, offset + half, buffer + half, length - half, lost, data);
+    q2_salvage_read_lenient(file, offset, buffer, half, lost, data);
+    q2_salvage_read_lenient(file, offset + half, buffer + half, length - half, lost, data);
 }
 
 /* What reading a run is about. */
@@ -125,7 +125,7 @@ read_data(struct salvage_source *source, struct salvage_worker *worker,
     struct reading reading = {source, worker, run, run->host, unreadable};
     /* Sectors as a whole: the disk may end inside one. */
     size_t length = (size_t)(q2_units(run->length, 9) << 9), losses = worker->loss_count;
-    salvage_read_lenient(source->data, run->host, buffer, length, lose, &reading);
+    q2_salvage_read_lenient(source->data, run->host, buffer, length, lose, &reading);
     if (source->cipher)
         decrypt(source, worker, run, losses, buffer, length);
     uint64_t there = run->host < source->data_size ? source->data_size - run->host : 0;
@@ -154,8 +154,8 @@ read_packed(struct salvage_source *source, struct salvage_worker *worker,
         /* The stream may end before what cannot be read. */
         size_t count = worker->loss_count;
         struct reading reading = {source, worker, run, run->packed.offset, unreadable};
-        salvage_read_lenient(source->file, run->packed.offset, worker->packed, length, lose,
-                             &reading);
+        q2_salvage_read_lenient(source->file, run->packed.offset, worker->packed, length, lose,
+                                &reading);
         length = worker->loss_count > count ? (size_t)(worker->losses[count].offset - run->offset)
                                             : length;
         worker->loss_count = count;
@@ -192,8 +192,8 @@ read_backing(struct salvage_source *source, struct salvage_worker *worker, uint6
 }
 
 void
-salvage_read_run(struct salvage_source *source, struct salvage_worker *worker,
-                 const struct salvage_run *run, uint8_t *buffer)
+q2_salvage_read_run(struct salvage_source *source, struct salvage_worker *worker,
+                    const struct salvage_run *run, uint8_t *buffer)
 {
     switch (run->kind) {
     case SALVAGE_DATA:

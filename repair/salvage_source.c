@@ -153,8 +153,8 @@ read_maps(struct salvage_source *source, struct q2_error *err)
 }
 
 int
-salvage_source_open(struct salvage_source *source, struct q2_file *image,
-                    const struct q2_salvage_options *options, struct q2_error *err)
+q2_salvage_source_open(struct salvage_source *source, struct q2_file *image,
+                       const struct q2_salvage_options *options, struct q2_error *err)
 {
     *source = (struct salvage_source){.image = image};
     int rc = plan(source, options, err);
@@ -168,11 +168,11 @@ salvage_source_open(struct salvage_source *source, struct q2_file *image,
     source->orphans = q2_check_problem_count(source->check, Q2_PROBLEM_ORPHAN_L2_TABLE).count > 0 ||
                       q2_check_problem_count(source->check, Q2_PROBLEM_ORPHAN_L1_TABLE).count > 0;
     rc = read_maps(source, err);
-    return rc < 0 ? rc : salvage_open_others(source, options, err);
+    return rc < 0 ? rc : q2_salvage_open_others(source, options, err);
 }
 
 void
-salvage_source_close(struct salvage_source *source)
+q2_salvage_source_close(struct salvage_source *source)
 {
     for (uint32_t i = 0; i < source->map_count; i++) {
         free(source->maps[i].id);

@@ -21,7 +21,7 @@ static const char base_name[] = "qcow2kit-salvage";
 /* ---- the order ---- */
 
 uint32_t
-salvage_map_at(const struct salvage *salvage, uint32_t turn)
+q2_salvage_map_at(const struct salvage *salvage, uint32_t turn)
 {
     uint32_t count = salvage->source.map_count;
     return !salvage->is_image ? turn : turn + 1 < count ? turn + 1 : 0;
@@ -30,14 +30,14 @@ salvage_map_at(const struct salvage *salvage, uint32_t turn)
 static const struct salvage_map *
 map_at(const struct salvage *salvage, uint32_t turn)
 {
-    return &salvage->source.maps[salvage_map_at(salvage, turn)];
+    return &salvage->source.maps[q2_salvage_map_at(salvage, turn)];
 }
 
 /* Snapshots of which nothing is known are left out; the active disk never is. */
 static bool
 is_written(const struct salvage *salvage, uint32_t turn)
 {
-    return salvage_map_at(salvage, turn) == 0 || !map_at(salvage, turn)->lost;
+    return q2_salvage_map_at(salvage, turn) == 0 || !map_at(salvage, turn)->lost;
 }
 
 /* The last turn before `turn` whose disk is not larger; false: there is none. */
@@ -90,7 +90,7 @@ make_image(struct salvage *salvage, bool resume, struct q2_error *err)
         salvage->empty_base |= i > first && !find_base(salvage, i, &base);
     }
     bool keep = salvage->options->keep_backing && source->backing_name;
-    Q2_AUTOFREE char *backing = keep ? salvage_backing_name(salvage) : NULL;
+    Q2_AUTOFREE char *backing = keep ? q2_salvage_backing_name(salvage) : NULL;
     if (keep && !backing)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a file name");
     const struct q2_create_options create = {
@@ -104,7 +104,7 @@ make_image(struct salvage *salvage, bool resume, struct q2_error *err)
                                 : Q2_CRYPT_NONE,
         .secret = source->cipher ? salvage->options->secret : NULL,
     };
-    int rc = salvage_target_open_image(&salvage->target, salvage->out, &create, resume, err);
+    int rc = q2_salvage_target_open_image(&salvage->target, salvage->out, &create, resume, err);
     const struct q2_snapshot_options nothing = {.name = base_name, .id = base_name};
     if (rc == 0 && salvage->empty_base && q2_snapshot_count(salvage->target.image) == 0)
         rc = q2_snapshot_create(salvage->target.image, &nothing, err);
@@ -175,7 +175,7 @@ finish_image(struct salvage *salvage, struct q2_error *err)
 static int
 reached(void *data, uint64_t offset, struct q2_error *err)
 {
-    return salvage_reached(data, offset, err);
+    return q2_salvage_reached(data, offset, err);
 }
 
 /* Begin with the target; *ret_base is the state that it has then, NULL for none. */
@@ -183,28 +183,28 @@ static int
 begin_step(struct salvage *salvage, uint32_t turn, bool vm_state, uint64_t start, uint64_t length,
            const struct salvage_map **ret_base, struct q2_error *err)
 {
-    uint32_t base, map = salvage_map_at(salvage, turn);
+    uint32_t base, map = q2_salvage_map_at(salvage, turn);
     if (salvage->is_image) {
         salvage->target.vm_state = vm_state;
         salvage->target.vm_length = length;
         *ret_base = !vm_state && find_base(salvage, turn, &base) ? map_at(salvage, base) : NULL;
         return vm_state || start ? 0 : begin_state(salvage, turn, err);
     }
-    Q2_AUTOFREE char *path = salvage_output_name(salvage, map, vm_state);
+    Q2_AUTOFREE char *path = q2_salvage_output_name(salvage, map, vm_state);
     if (!path)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a file name");
-    return salvage_target_open_raw(&salvage->target, path, length, start > 0, err);
+    return q2_salvage_target_open_raw(&salvage->target, path, length, start > 0, err);
 }
 
 static int
 end_step(struct salvage *salvage, uint32_t turn, bool vm_state, uint64_t length,
          struct q2_error *err)
 {
-    int rc = salvage_reached(salvage, length, err);
+    int rc = q2_salvage_reached(salvage, length, err);
     if (rc < 0)
         return rc;
     if (!salvage->is_image)
-        return salvage_target_close(&salvage->target, err);
+        return q2_salvage_target_close(&salvage->target, err);
     return vm_state ? end_state(salvage, turn, err) : 0;
 }
 
@@ -212,7 +212,7 @@ static int
 run_step(struct salvage *salvage, uint32_t turn, bool vm_state, uint64_t start,
          struct q2_error *err)
 {
-    uint32_t number = salvage_map_at(salvage, turn);
+    uint32_t number = q2_salvage_map_at(salvage, turn);
     const struct salvage_map *map = map_at(salvage, turn);
     struct salvage_copy copy = {
         .source = &salvage->source,
@@ -234,7 +234,7 @@ run_step(struct salvage *salvage, uint32_t turn, bool vm_state, uint64_t start,
     };
     int rc = begin_step(salvage, turn, vm_state, start, copy.length, &copy.before, err);
     if (rc == 0 && start < copy.length)
-        rc = salvage_copy_run(&copy, err);
+        rc = q2_salvage_copy_run(&copy, err);
     return rc < 0 ? rc : end_step(salvage, turn, vm_state, copy.length, err);
 }
 
@@ -244,19 +244,19 @@ note_lost(struct salvage *salvage, uint32_t turn, bool vm_state, struct q2_error
 {
     const struct salvage_map *map = map_at(salvage, turn);
     const struct q2_salvage_range range = {
-        .map = salvage_map_at(salvage, turn),
+        .map = q2_salvage_map_at(salvage, turn),
         .length = vm_state ? map->vm_state_size : map->disk_size,
         .vm_state = vm_state,
         .state = Q2_SALVAGE_LOST,
         .why = "its L1 table has not been found",
     };
-    return range.length ? salvage_log_range(&salvage->log, &range, err) : 0;
+    return range.length ? q2_salvage_log_range(&salvage->log, &range, err) : 0;
 }
 
 /* ---- all steps ---- */
 
 int
-salvage_steps(struct salvage *salvage, struct q2_error *err)
+q2_salvage_steps(struct salvage *salvage, struct q2_error *err)
 {
     const struct salvage_place *from = &salvage->from;
     bool begun = from->step > 0 || from->offset > 0;
@@ -279,6 +279,6 @@ salvage_steps(struct salvage *salvage, struct q2_error *err)
     }
     if (rc == 0 && salvage->is_image)
         rc = finish_image(salvage, err);
-    int closed = salvage_target_close(&salvage->target, rc < 0 ? NULL : err);
+    int closed = q2_salvage_target_close(&salvage->target, rc < 0 ? NULL : err);
     return rc < 0 ? rc : closed;
 }

@@ -45,8 +45,8 @@ table_destroy(struct salvage_table *table)
 }
 
 int
-salvage_tables_init(struct salvage_tables *tables, struct salvage_source *source,
-                    const struct salvage_map *map, struct q2_error *err)
+q2_salvage_tables_init(struct salvage_tables *tables, struct salvage_source *source,
+                       const struct salvage_map *map, struct q2_error *err)
 {
     *tables = (struct salvage_tables){.source = source, .map = map};
     int rc = table_init(&tables->l1, L1_PART, err);
@@ -56,7 +56,7 @@ salvage_tables_init(struct salvage_tables *tables, struct salvage_source *source
 }
 
 void
-salvage_tables_destroy(struct salvage_tables *tables)
+q2_salvage_tables_destroy(struct salvage_tables *tables)
 {
     table_destroy(&tables->l1);
     table_destroy(&tables->l2);
@@ -85,7 +85,7 @@ load(struct salvage_tables *tables, struct salvage_table *table, uint64_t offset
     table->length = length;
     table->any_bad = false;
     table->end = offset < size ? q2_min(length, size - offset) : 0;
-    salvage_read_lenient(tables->source->file, offset, table->bytes, length, mark_bad, table);
+    q2_salvage_read_lenient(tables->source->file, offset, table->bytes, length, mark_bad, table);
 }
 
 /* Whether the bytes at `at` of a table could be read. */
@@ -320,8 +320,8 @@ slot_end(const struct q2_geometry *geometry, uint64_t guest, uint64_t end)
 }
 
 void
-salvage_tables_run(struct salvage_tables *tables, uint64_t guest, uint64_t end,
-                   struct salvage_run *ret_run)
+q2_salvage_tables_run(struct salvage_tables *tables, uint64_t guest, uint64_t end,
+                      struct salvage_run *ret_run)
 {
     const struct q2_geometry *geometry = &tables->source->geometry;
     struct l1_entry entry = l1_entry(tables, guest / q2_l2_reach(geometry));
@@ -374,8 +374,8 @@ same_entry(struct salvage_tables *tables, uint64_t raw, struct salvage_tables *b
 }
 
 bool
-salvage_tables_same(struct salvage_tables *tables, struct salvage_tables *before, uint64_t guest,
-                    uint64_t end, uint64_t *ret_end)
+q2_salvage_tables_same(struct salvage_tables *tables, struct salvage_tables *before, uint64_t guest,
+                       uint64_t end, uint64_t *ret_end)
 {
     const struct q2_geometry *geometry = &tables->source->geometry;
     uint64_t slot = guest / q2_l2_reach(geometry);

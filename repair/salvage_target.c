@@ -39,8 +39,8 @@ shape_raw(struct salvage_target *target, uint64_t size, bool resume, struct q2_e
 }
 
 int
-salvage_target_open_raw(struct salvage_target *target, const char *path, uint64_t size, bool resume,
-                        struct q2_error *err)
+q2_salvage_target_open_raw(struct salvage_target *target, const char *path, uint64_t size,
+                           bool resume, struct q2_error *err)
 {
     unsigned flags = Q2_OPEN_WRITE | (access(path, F_OK) == 0 ? 0 : Q2_OPEN_CREATE);
     *target = (struct salvage_target){.grain = RAW_GRAIN};
@@ -72,8 +72,9 @@ mark_dirty(const char *path, struct q2_error *err)
 }
 
 int
-salvage_target_open_image(struct salvage_target *target, const char *path,
-                          const struct q2_create_options *create, bool resume, struct q2_error *err)
+q2_salvage_target_open_image(struct salvage_target *target, const char *path,
+                             const struct q2_create_options *create, bool resume,
+                             struct q2_error *err)
 {
     const struct q2_image_options options = {
         .flags = Q2_IMAGE_WRITE | Q2_IMAGE_NO_BACKING,
@@ -92,8 +93,8 @@ salvage_target_open_image(struct salvage_target *target, const char *path,
 /* ---- both ---- */
 
 int
-salvage_target_write(struct salvage_target *target, uint64_t offset, const void *bytes,
-                     size_t length, struct q2_error *err)
+q2_salvage_target_write(struct salvage_target *target, uint64_t offset, const void *bytes,
+                        size_t length, struct q2_error *err)
 {
     if (target->file)
         return q2_file_write(target->file, offset, bytes, length, err);
@@ -103,8 +104,8 @@ salvage_target_write(struct salvage_target *target, uint64_t offset, const void 
 }
 
 int
-salvage_target_zero(struct salvage_target *target, uint64_t offset, uint64_t length,
-                    struct q2_error *err)
+q2_salvage_target_zero(struct salvage_target *target, uint64_t offset, uint64_t length,
+                       struct q2_error *err)
 {
     if (target->file)
         return target->blank ? 0 : q2_file_punch(target->file, offset, length, err);
@@ -117,8 +118,8 @@ salvage_target_zero(struct salvage_target *target, uint64_t offset, uint64_t len
 }
 
 int
-salvage_target_uncover(struct salvage_target *target, uint64_t offset, uint64_t length,
-                       struct q2_error *err)
+q2_salvage_target_uncover(struct salvage_target *target, uint64_t offset, uint64_t length,
+                          struct q2_error *err)
 {
     /* The disk may end inside a sector, where the image's does not. */
     uint64_t end = salvage_image_size(offset + length);
@@ -126,13 +127,13 @@ salvage_target_uncover(struct salvage_target *target, uint64_t offset, uint64_t 
 }
 
 int
-salvage_target_flush(struct salvage_target *target, struct q2_error *err)
+q2_salvage_target_flush(struct salvage_target *target, struct q2_error *err)
 {
     return target->file ? q2_file_flush(target->file, err) : q2_image_flush(target->image, err);
 }
 
 int
-salvage_target_close(struct salvage_target *target, struct q2_error *err)
+q2_salvage_target_close(struct salvage_target *target, struct q2_error *err)
 {
     int rc = q2_image_close(target->image, err);
     q2_file_close(target->file);

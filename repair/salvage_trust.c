@@ -219,8 +219,8 @@ settle(struct salvage_trust *trust, struct q2_error *err)
 }
 
 int
-salvage_trust_init(struct salvage_trust *trust, const struct salvage_source *source,
-                   struct q2_error *err)
+q2_salvage_trust_init(struct salvage_trust *trust, const struct salvage_source *source,
+                      struct q2_error *err)
 {
     const struct q2_plan *plan = source->repair ? q2_repair_actions(source->repair) : NULL;
     int rc = 0;
@@ -236,14 +236,14 @@ salvage_trust_init(struct salvage_trust *trust, const struct salvage_source *sou
 }
 
 void
-salvage_trust_destroy(struct salvage_trust *trust)
+q2_salvage_trust_destroy(struct salvage_trust *trust)
 {
     free(trust->views);
 }
 
 enum q2_salvage_state
-salvage_trust_at(const struct salvage_trust *trust, uint32_t map, uint64_t guest,
-                 const char **ret_why, uint64_t *ret_end)
+q2_salvage_trust_at(const struct salvage_trust *trust, uint32_t map, uint64_t guest,
+                    const char **ret_why, uint64_t *ret_end)
 {
     uint64_t low = 0, high = trust->count;
     while (low < high) { /* the first that ends behind `guest` */
