@@ -13,7 +13,7 @@
 enum q2_stage {
     Q2_STAGE_HEADER, /* afterwards the check has a geometry, if anything can be done at all */
     Q2_STAGE_SNAPSHOTS,
-    Q2_STAGE_TABLES, /* L1 entries and the L2 tables behind them */
+    Q2_STAGE_TABLES,  /* L1 entries and the L2 tables behind them */
     Q2_STAGE_GARBLED, /* L2 tables that are none any more */
     Q2_STAGE_ENTRIES,
     Q2_STAGE_OVERLAPS,

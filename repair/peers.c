@@ -115,7 +115,8 @@ static bool
 misses_one(struct q2_entries *entries, const struct q2_suspect *suspect, uint64_t cluster)
 {
     entries->peer_work += READ_COST;
-    return q2_survey_refcount(entries->survey, &entries->reader, cluster) + own_references(entries, suspect, cluster) >
+    return q2_survey_refcount(entries->survey, &entries->reader, cluster) +
+               own_references(entries, suspect, cluster) >
            q2_scene_references(entries->survey->scene, cluster);
 }
 
