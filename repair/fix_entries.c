@@ -15,8 +15,6 @@
 
 #include <inttypes.h>
 
-enum { MAX_UNCOUNTED = 16 }; /* faults of single refcounts, or of single entries */
-
 struct decision {
     enum q2_action_kind action;
     enum q2_confidence confidence;
@@ -301,14 +299,16 @@ another_fits(const struct mender *mender, uint64_t cluster)
     return sharing && sharing->fits && (sharing->first_fit != guest || sharing->last_fit != guest);
 }
 
-/* Whether a cluster that is used and not counted may rather be one that was not counted: that is so
- * where there are many of them, or more than lost clusters that they could have led to. */
+/* Whether being one bit away from something lost may be mere coincidence. Of a pointer to a cluster
+ * that is not counted, either the pointer is wrong or the count: only where one flipped bit
+ * explains all that is uncounted and all that is lost, it was the pointer. */
 static bool
-counts_are_doubtful(const struct mender *mender)
+is_coincidence(const struct mender *mender, bool uncounted)
 {
-    const struct q2_entries *entries = mender->entries;
-    uint64_t uncounted = q2_scene_count(entries->survey->scene, Q2_PROBLEM_REFCOUNT_ZERO);
-    return uncounted > MAX_UNCOUNTED || uncounted > entries->lost;
+    const struct q2_scene *scene = mender->entries->survey->scene;
+    if (mender->entries->lost > 1)
+        return true;
+    return uncounted && q2_scene_count(scene, Q2_PROBLEM_REFCOUNT_ZERO) > 1;
 }
 
 /* A pointer that is not broken is only doubted for what it leads to. */
@@ -343,9 +343,9 @@ choose_doubted(struct mender *mender, struct decision *ret_decision)
                    (mender->near.count == 1 && ret_decision->match.exact);
     /* An entry that was overwritten by another may happen to be one bit away from something lost.
      */
-    bool doubtful = free ? counts_are_doubtful(mender) : mender->entries->lost > 1;
-    if (near && doubtful && !ret_decision->match.exact && ret_decision->confidence == Q2_CERTAIN)
-        ret_decision->confidence = Q2_LIKELY;
+    if (near && is_coincidence(mender, free) && !ret_decision->match.exact &&
+        ret_decision->confidence == Q2_CERTAIN)
+        ret_decision->confidence = free ? Q2_GUESS : Q2_LIKELY;
     if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !decided)
         ret_decision->confidence = Q2_GUESS;
     ret_decision->change = Q2_CHANGE_REPLACED;

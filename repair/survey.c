@@ -306,7 +306,7 @@ judge_table(struct q2_survey *survey, const struct q2_table_reference *first, ui
     if (q2_bit_test(survey->structures, first->table))
         why |= Q2_SUSPECT_METADATA;
     /* A sector of garbage in it is no reason to give up on the rest. */
-    if (!look.readable || look.faults > look.mapped * (SECTOR / 8))
+    if (!look.readable || look.faults > look.mapped * 8 + (look.mapped ? SECTOR / 8 : 0))
         why |= Q2_SUSPECT_TARGET;
     if (first[count - 1].slot != first->slot || q2_survey_overlaps(survey, first->table))
         why |= Q2_SUSPECT_SHARED;
