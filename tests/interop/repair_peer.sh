@@ -323,7 +323,8 @@ l1_entry_at_data()
     ! cmp -s <(dd if=theirs.qcow2 bs=64k skip=$((data / 65536)) count=1 status=none) pattern ||
         fail "the guest's data was left alone"
 
-    all_is_well
+    # The table that is lost is two bits away from the entry, which is not proof enough by default.
+    all_is_well --likely
 }
 
 # ---- 11: a compressed cluster that claims too much ----
