@@ -17,10 +17,9 @@
 
 #include "checker/report_parts.h"
 #include "core/base/cleanup.h"
-#include "core/io/memory.h"
-#include "corpus/recipe/recipe.h"
 #include "repair/report.h"
 #include "tests/cases/folder.h"
+#include "tests/repair/built.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -30,36 +29,6 @@
 enum { LINES_OF_A_KIND = 12, PARTS = 3 };
 
 static const char golden_name[] = "repair.txt";
-
-/* ---- the image ---- */
-
-static int
-make_companion(void *data, const char *name, struct q2_file **ret_file, struct q2_error *err)
-{
-    (void)data;
-    return q2_file_new_memory(name, ret_file, err);
-}
-
-static struct q2_file *
-build(const char *folder)
-{
-    struct q2_error err = {0};
-    struct q2_recipe *recipe = NULL;
-    struct q2_file *image = NULL;
-    size_t length = 0;
-    Q2_AUTOFREE char *text = folder_read(folder, "recipe", &length);
-    if (!text)
-        folder_die(folder, "has no recipe");
-    if (q2_recipe_parse("recipe", text, length, &recipe, &err) < 0 ||
-        q2_file_new_memory("image.qcow2", &image, &err) < 0 ||
-        q2_recipe_build(recipe,
-                        &(struct q2_recipe_target){.image = image,
-                                                   .make_companion = make_companion},
-                        &err) < 0)
-        folder_die(folder, err.message);
-    q2_recipe_free(recipe);
-    return image;
-}
 
 /* ---- a plan as text ---- */
 
@@ -190,7 +159,7 @@ plan_folder(const char *folder, bool *ret_complete)
     struct q2_error err = {0};
     struct folder_options setup = {.check = {.now = 0}};
     folder_options(folder, &setup);
-    Q2_AUTOCLOSE struct q2_file *image = build(folder);
+    Q2_AUTOCLOSE struct q2_file *image = built_image(folder);
     Q2_AUTOCLOSE struct q2_file *faulty = NULL;
     FILE *out = open_memstream(&text, &length);
     if (!out || (setup.fault.kind && q2_file_new_fault(image, &setup.fault, &faulty, &err) < 0))

@@ -19,12 +19,11 @@
 #include "checker/catalogue.h"
 #include "core/base/checked.h"
 #include "core/base/cleanup.h"
-#include "core/io/memory.h"
-#include "corpus/recipe/recipe.h"
 #include "repair/apply.h"
 #include "repair/journal.h"
 #include "repair/repair.h"
 #include "tests/cases/folder.h"
+#include "tests/repair/built.h"
 #include "tests/repair/sweep_files.h"
 
 #include <inttypes.h>
@@ -65,35 +64,6 @@ complain(struct sweep *sweep, const char *format, ...)
     printf("\n");
     va_end(arguments);
     sweep->failures++;
-}
-
-/* ---- building ---- */
-
-static int
-make_companion(void *data, const char *name, struct q2_file **ret_file, struct q2_error *err)
-{
-    (void)data;
-    return q2_file_new_memory(name, ret_file, err);
-}
-
-static struct q2_file *
-build(const char *folder)
-{
-    struct q2_error err = {0};
-    struct q2_recipe *recipe = NULL;
-    struct q2_file *image = NULL;
-    size_t length = 0;
-    Q2_AUTOFREE char *text = folder_read(folder, "recipe", &length);
-    if (!text)
-        folder_die(folder, "has no recipe");
-    if (q2_recipe_parse("recipe", text, length, &recipe, &err) < 0 ||
-        q2_file_new_memory("image.qcow2", &image, &err) < 0)
-        folder_die(folder, err.message);
-    const struct q2_recipe_target target = {.image = image, .make_companion = make_companion};
-    if (q2_recipe_build(recipe, &target, &err) < 0)
-        folder_die(folder, err.message);
-    q2_recipe_free(recipe);
-    return image;
 }
 
 /* ---- what comes out ---- */
@@ -377,7 +347,7 @@ sweep_folder(const char *folder, uint64_t points)
     sweep.options.now = setup.check.now;
     sweep.options.deep = true;
     sweep.options.threads = 1;
-    sweep.before = sweep.view = build(folder);
+    sweep.before = sweep.view = built_image(folder);
     sweep.blind = setup.fault.kind != Q2_FAULT_NONE;
     if (sweep.blind && q2_file_new_fault(sweep.before, &setup.fault, &sweep.view, &err) < 0)
         folder_die(folder, err.message);
