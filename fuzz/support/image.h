@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Images in memory, as the harnesses for whole images have them. */
+
+#ifndef Q2_FUZZ_SUPPORT_IMAGE_H
+#define Q2_FUZZ_SUPPORT_IMAGE_H
+
+#include "core/image/image.h"
+#include "core/io/file.h"
+
+/* What a check or a repair of an input may use, bytes. */
+#define Q2_FUZZ_MEMORY (UINT64_C(256) << 20)
+
+/* A writable file in memory with these bytes. Never fails. */
+struct q2_file *q2_fuzz_file(const uint8_t *bytes, size_t length);
+
+/* A copy of a file in memory. */
+struct q2_file *q2_fuzz_copy(struct q2_file *file);
+
+/* Whether two files hold the same. */
+bool q2_fuzz_equal(struct q2_file *a, struct q2_file *b);
+
+/* Open the image strictly, over a file that stays the caller's, without other files: no backing
+ * file, no data file, no pass phrase. NULL where it is refused, which must come with words. */
+struct q2_image *q2_fuzz_open(struct q2_file *file, unsigned flags);
+
+#endif
