@@ -44,14 +44,16 @@ file_from(const uint8_t *bytes, uint64_t length)
     return file;
 }
 
-/* The backing file is where its name says, and nowhere else. */
+/* The backing file is where its name says, and nowhere else; a salvage writes down where the one is
+ * that it was given. */
 static int
 open_other(void *data, const char *name, unsigned flags, struct q2_file **ret_file,
            struct q2_error *err)
 {
     const struct subject *subject = data;
+    const char *plain = *name == '/' ? strrchr(name, '/') + 1 : name;
     (void)flags;
-    if (!subject->backing || strcmp(name, subject->backing_name) != 0)
+    if (!subject->backing || strcmp(plain, subject->backing_name) != 0)
         return q2_error_set(err, Q2_ERR_OPEN, "there is no such file");
     *ret_file = file_from(subject->backing, subject->backing_length);
     return 0;
