@@ -29,6 +29,10 @@ bool q2_repair_level_find(const char *id, enum q2_repair_level *ret_level);
 /* The exit status: that of the state of the image in the end. */
 enum q2_check_exit q2_repair_exit(const struct q2_repair_report *report);
 
+/* Why a problem that is left in the image is left, and what to do instead: a sentence without full
+ * stop. NULL: it is not left, is no fault, or the plan has an action that would mend it. */
+const char *q2_repair_left(const struct q2_repair *repair, enum q2_problem problem);
+
 /* Write what was found, what is to be done and why, what it changes for the guest, and what is left
  * out. */
 void q2_repair_report_plan(const struct q2_repair_report *report,

@@ -300,55 +300,22 @@ print_dropped(const struct page *page)
     }
 }
 
-/* Whether the report has an action that would mend a problem, and says why it is not done. */
-static bool
-is_offered(const struct page *page, enum q2_problem problem)
-{
-    for (uint64_t i = 0; i < page->plan->count; i++) {
-        const struct q2_action *action = &page->plan->actions[i];
-        for (uint64_t j = 0; !action->applied && j < action->answer_count; j++)
-            if (action->answers[j].problem == problem)
-                return true;
-    }
-    return false;
-}
-
-/* Why nothing can be done about a problem, in this image. */
-static const char *
-why_left(enum q2_problem problem)
-{
-    const struct q2_catalogue_entry *entry = q2_catalogue(problem);
-    if (entry->severity == Q2_SEVERITY_LEAK)
-        return "kept, because a damaged pointer may have meant these clusters";
-    switch (entry->repair) {
-    case Q2_REPAIR_SALVAGE:
-        return "what it takes is gone, or cannot be read, so that it cannot be mended in place; "
-               "everything else can be copied to a new image with --salvage";
-    case Q2_REPAIR_MANUAL:
-        return "somebody who knows what the image is for has to decide";
-    default:
-        return "nothing that is left in the file tells how it was";
-    }
-}
-
 static void
 print_left(const struct page *page)
 {
-    const struct q2_check *after = q2_repair_after(page->report->repair);
     bool any = false;
-    for (int i = 0; after && i < Q2_PROBLEM_COUNT; i++) {
+    for (int i = 0; i < Q2_PROBLEM_COUNT; i++) {
         enum q2_problem problem = (enum q2_problem)i;
+        const char *why = q2_repair_left(page->report->repair, problem);
         char line[LINE_SIZE] = "";
         size_t used = 0;
-        if (q2_check_problem_count(after, problem).count == 0 ||
-            q2_catalogue(problem)->severity > Q2_SEVERITY_ERROR || is_offered(page, problem))
+        if (!why)
             continue;
         if (!any)
             fprintf(page->out, "\n%sLeft as it is%s:\n", bold(page, "\033[1m"),
                     bold(page, "\033[m"));
         any = true;
-        q2_format_append(line, sizeof line, &used, "%s: %s", q2_problem_id(problem),
-                         why_left(problem));
+        q2_format_append(line, sizeof line, &used, "%s: %s", q2_problem_id(problem), why);
         fputs("  ", page->out);
         q2_format_wrap(page->out, 2, 4, line);
     }

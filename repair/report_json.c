@@ -183,6 +183,22 @@ write_objections(struct q2_json *json, const struct q2_repair *repair)
     q2_json_end(json, ']');
 }
 
+static void
+write_left(struct q2_json *json, const struct q2_repair *repair)
+{
+    q2_json_begin(json, "left", '[', false);
+    for (int i = 0; i < Q2_PROBLEM_COUNT; i++) {
+        const char *why = q2_repair_left(repair, (enum q2_problem)i);
+        if (!why)
+            continue;
+        q2_json_begin(json, NULL, '{', true);
+        q2_json_text(json, "id", q2_problem_id((enum q2_problem)i));
+        q2_json_text(json, "why", why);
+        q2_json_end(json, '}');
+    }
+    q2_json_end(json, ']');
+}
+
 /* ---- the whole ---- */
 
 /* All that a plan depends on, but for the image, so that it can be made again. */
@@ -228,6 +244,7 @@ q2_repair_report_json(const struct q2_repair_report *report, FILE *out, struct q
     write_state(&json, "after", q2_repair_after(report->repair));
     write_objections(&json, report->repair);
     write_actions(&json, report);
+    write_left(&json, report->repair);
     q2_json_end(&json, '}');
     fputc('\n', out);
     if (json.failed)
