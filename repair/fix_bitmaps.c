@@ -198,6 +198,32 @@ begin_action(struct q2_plan *plan, const struct q2_bitmap_item *item, const stru
                          q2_problem_id(verdict->first));
 }
 
+/* Whether a guest range lies on a part of the bitmap, and what it lost is beyond the level. Without
+ * the bitmap nothing would be left of this but a leak. */
+static bool
+tells_of_damage(const struct q2_scene *scene, uint32_t index)
+{
+    bool offered = false;
+    for (uint64_t i = 0; i < scene->plan.count; i++) {
+        const struct q2_action *action = &scene->plan.actions[i];
+        for (uint64_t j = 0; !action->applied && j < action->answer_count; j++)
+            offered |= action->answers[j].problem == Q2_PROBLEM_OVERLAP_METADATA_DATA;
+    }
+    for (size_t i = 0; offered && i < q2_check_finding_count(scene->check); i++) {
+        const struct q2_finding *finding = q2_check_finding(scene->check, i);
+        if (finding->problem != Q2_PROBLEM_OVERLAP_METADATA_DATA || !(finding->has & Q2_HAS_OWNERS))
+            continue;
+        for (unsigned j = 0; j < 2; j++) {
+            const struct q2_owner *owner = &finding->owners[j];
+            if (owner->kind == Q2_OWNER_BITMAP_DIRECTORY ||
+                ((owner->kind == Q2_OWNER_BITMAP_TABLE || owner->kind == Q2_OWNER_BITMAP_DATA) &&
+                 owner->index == index))
+                return true;
+        }
+    }
+    return false;
+}
+
 /* Decide about one bitmap. */
 static int
 treat(struct q2_bitmap_list *list, uint32_t index, bool *changed, struct q2_error *err)
@@ -207,7 +233,7 @@ treat(struct q2_bitmap_list *list, uint32_t index, bool *changed, struct q2_erro
     struct verdict verdict = {0};
     const struct q2_sink sink = {.report = hear, .data = &verdict};
     int rc = q2_bitmap_judge(list, item, &sink, err);
-    if (rc < 0 || (!verdict.faults && !verdict.padding))
+    if (rc < 0 || (!verdict.faults && !verdict.padding) || tells_of_damage(list->scene, index))
         return rc;
     bool apply = begin_action(plan, item, &verdict), spoilt = verdict.faults > 0;
     verdict.plan = plan;

@@ -305,8 +305,8 @@ judge_table(struct q2_survey *survey, const struct q2_table_reference *first, ui
         return rc;
     if (q2_bit_test(survey->structures, first->table))
         why |= Q2_SUSPECT_METADATA;
-    /* A sector of garbage in it is no reason to give up on the rest. */
-    if (!look.readable || look.faults > look.mapped * 8 + (look.mapped ? SECTOR / 8 : 0))
+    /* A sector of garbage in it, or one entry in an empty one, is no reason to give it up. */
+    if (!look.readable || look.faults > (look.mapped ? look.mapped * 8 + SECTOR / 8 : 2))
         why |= Q2_SUSPECT_TARGET;
     if (first[count - 1].slot != first->slot || q2_survey_overlaps(survey, first->table))
         why |= Q2_SUSPECT_SHARED;
