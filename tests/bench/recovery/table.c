@@ -99,12 +99,22 @@ print_head(void)
 
 static const struct table *sorting;
 
+/* What a case is judged by: the default, or the first of our own ways that ran. */
+static const struct score *
+judged(const struct result *result)
+{
+    enum way way = WAY_CERTAIN;
+    while (way < WAY_SALVAGE && !result->scores[way].ran)
+        way++;
+    return &result->scores[way];
+}
+
 /* How bad a case is: harm first, then wrong data, then what is missing though it is known. */
 static double
 badness(unsigned index)
 {
     const struct result *result = &sorting->results[index];
-    const struct score *score = &result->scores[WAY_CERTAIN];
+    const struct score *score = judged(result);
     if (result->begun && !result->done)
         return 4;
     if (!result->applies || !score->ran)
@@ -128,7 +138,7 @@ print_case(const struct table *table, unsigned index)
 {
     const struct case_id *id = &table->ids[index];
     const struct result *result = &table->results[index];
-    const struct score *score = &result->scores[WAY_CERTAIN];
+    const struct score *score = judged(result);
     printf("--image=%s --class=%s --seed=%" PRIu64 "\n", id->subject->name,
            damages[id->damage].name, id->seed);
     if (!result->done)
