@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Asking for facts, and what facts share. */
+
+#include "fuzz/differential/trial.h"
+
+#include "core/tool/tool.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FACT(name, percent) void compare_##name(struct trial *trial);
+#include "fuzz/differential/facts.def"
+#undef FACT
+
+const struct fact facts[] = {
+#define FACT(name, percent) {#name, percent, compare_##name},
+#include "fuzz/differential/facts.def"
+#undef FACT
+};
+const unsigned fact_count = sizeof facts / sizeof *facts;
+
+void
+trial_run(const char *image, const char *only, uint64_t seed,
+          void (*differ)(void *data, const struct difference *difference), void *data)
+{
+    struct trial trial = {.image = image,
+                          .random = {.state = seed},
+                          .differ = differ,
+                          .data = data};
+    report_make(image, &trial.report);
+    for (unsigned i = 0; i < fact_count; i++) {
+        /* The same numbers whatever is asked, so that a trial can be had again in part. */
+        uint64_t chance = q2_fuzz_random_below(&trial.random, 100);
+        struct q2_fuzz_random after = {.state = q2_fuzz_random(&trial.random)};
+        if (only ? strcmp(only, facts[i].name) == 0 : chance < facts[i].percent)
+            facts[i].compare(&trial);
+        trial.random = after;
+    }
+    report_destroy(&trial.report);
+}
+
+void
+trial_differ(struct trial *trial, const char *fact, const char *field, const char *ours,
+             const char *theirs)
+{
+    if (strcmp(ours, theirs) == 0)
+        return;
+    const struct difference difference = {fact, field, ours, theirs, trial->report.traits};
+    trial->differ(trial->data, &difference);
+}
+
+void
+trial_differ_numbers(struct trial *trial, const char *fact, const char *field, uint64_t ours,
+                     uint64_t theirs)
+{
+    char a[24], b[24];
+    snprintf(a, sizeof a, "%" PRIu64, ours);
+    snprintf(b, sizeof b, "%" PRIu64, theirs);
+    trial_differ(trial, fact, field, a, b);
+}
+
+bool
+trial_differ_ends(struct trial *trial, const char *fact, const char *field,
+                  const struct outcome *ours, const struct outcome *theirs)
+{
+    char a[16], b[16];
+    trial_differ(trial, fact, field, outcome_word(ours, a), outcome_word(theirs, b));
+    return outcome_is_exit(ours, 0) && outcome_is_exit(theirs, 0);
+}
+
+bool
+trial_has(const struct trial *trial, const char *trait)
+{
+    char text[96];
+    snprintf(text, sizeof text, ",%s,", trait);
+    return strstr(trial->report.traits, text) != NULL;
+}
+
+void
+trial_copy(const char *from, const char *to)
+{
+    enum { PIECE = 65536 };
+    static uint8_t piece[PIECE];
+    static const uint8_t zeros[PIECE];
+    int in = open(from, O_RDONLY | O_CLOEXEC);
+    int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    off_t at = 0;
+    for (ssize_t length; in >= 0 && out >= 0 && (length = read(in, piece, PIECE)) > 0;
+         at += length) {
+        if (memcmp(piece, zeros, (size_t)length) != 0 &&
+            pwrite(out, piece, (size_t)length, at) != length)
+            out = -1;
+    }
+    if (in < 0 || out < 0 || ftruncate(out, at) < 0) {
+        perror(to);
+        exit(2);
+    }
+    close(in);
+    close(out);
+}
+
+struct command_line {
+    const char *const *argv;
+    int argc;
+};
+
+static int
+call_command(const void *data)
+{
+    const struct command_line *line = data;
+    for (const struct tool_command *const *command = tool_commands; *command; command++)
+        if (strcmp((*command)->name, line->argv[0]) == 0)
+            return (*command)->run(line->argc, (char **)(uintptr_t)line->argv);
+    return 2;
+}
+
+void
+run_own(const char *const *argv, const char *input, struct outcome *ret_outcome)
+{
+    struct command_line line = {.argv = argv};
+    while (argv[line.argc])
+        line.argc++;
+    run_function(call_command, &line, input, ret_outcome);
+}
