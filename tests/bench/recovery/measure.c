@@ -168,7 +168,8 @@ repair_ourselves(struct judgement *judgement, enum way way, const struct case_op
     int rc = q2_repair_plan(file, &settings, &repair, &err);
     score->seconds = now() - begin;
     score->ran = true;
-    score->failed = rc < 0;
+    score->refused = rc == Q2_ERR_NOT_QCOW2;
+    score->failed = rc < 0 && !score->refused;
     score->status = rc < 0 ? Q2_EXIT_INCOMPLETE : (int)q2_check_exit(q2_repair_after(repair));
     if (options->loud)
         printf("%s: status %d, %.2f s %s\n", way_names[way], score->status, score->seconds,

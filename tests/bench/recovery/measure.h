@@ -39,6 +39,7 @@ extern const char *const way_names[WAY_COUNT];
 struct score {
     bool ran;
     bool failed;    /* the repair ended with an error */
+    bool refused;   /* nothing was planned, but there is advice: no header, and none is certain */
     bool again;     /* a second repair would find something to do */
     bool disagrees; /* QEMU finds it not clean, or reads something else of it */
     int status;     /* as qemu-img check has it */

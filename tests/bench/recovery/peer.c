@@ -103,13 +103,15 @@ hash_raw(const struct subject *subject, const char *path, struct content *conten
     }
 }
 
-/* What `qemu-img convert --salvage` makes of a map. False where it was not asked. */
+/* What `qemu-img convert --salvage` makes of a map of `file`, which is what `opening` opens. False
+ * where it was not asked. */
 static bool
-peer_read(const struct judgement *judgement, const struct opening *opening, const char *folder,
-          unsigned map, struct content *content)
+peer_read(const struct judgement *judgement, const struct opening *opening, struct q2_file *file,
+          const char *folder, unsigned map, struct content *content)
 {
     const struct subject *subject = judgement->subject;
-    char raw[4200], snapshot[NAME_SIZE + 32];
+    char raw[4200], snapshot[1024];
+    uint32_t index = judgement->after_map[map];
     const char *argv[20] = {"qemu-img",      "convert",      "-q",    "--object",
                             opening->secret, "--image-opts", "-O",    "raw",
                             "--salvage",     "-T",           "unsafe"};
@@ -121,8 +123,10 @@ peer_read(const struct judgement *judgement, const struct opening *opening, cons
     for (uint64_t i = 0; i < content->clusters; i++)
         content->hash[i] = CONTENT_ERROR;
     snprintf(raw, sizeof raw, "%s/peer-%d.raw", folder, (int)getpid());
-    snprintf(snapshot, sizeof snapshot, "snapshot.name=%s", subject->names[map]);
     if (map) {
+        if (index == UINT32_MAX ||
+            !subject_snapshot(subject, file, index - 1, snapshot, sizeof snapshot))
+            snprintf(snapshot, sizeof snapshot, "snapshot.name=%s", subject->names[map]);
         argv[count++] = "-l";
         argv[count++] = snapshot;
     }
@@ -136,14 +140,15 @@ peer_read(const struct judgement *judgement, const struct opening *opening, cons
 
 /* Where QEMU reads what it should and we do not, that counts. */
 static void
-take_better(struct judgement *judgement, const struct opening *opening, const char *folder)
+take_better(struct judgement *judgement, const struct opening *opening, struct q2_file *file,
+            const char *folder)
 {
     const struct subject *subject = judgement->subject;
     struct content theirs;
     if (!content_new(subject, &theirs))
         return;
     for (unsigned map = 0; map < subject->maps; map++) {
-        if (!peer_read(judgement, opening, folder, map, &theirs))
+        if (!peer_read(judgement, opening, file, folder, map, &theirs))
             continue;
         for (uint64_t i = 0; i < theirs.clusters; i++)
             if (theirs.hash[i] == subject->truth[map].hash[i])
@@ -168,7 +173,7 @@ peer_agrees(struct judgement *judgement, const struct case_options *options, str
         printf("    qemu-img check finds something wrong\n");
     for (unsigned map = 0; agrees && map < subject->maps; map++) {
         if (judgement->after_map[map] == UINT32_MAX ||
-            !peer_read(judgement, &opening, options->folder, map, &theirs))
+            !peer_read(judgement, &opening, file, options->folder, map, &theirs))
             continue;
         for (uint64_t i = 0; agrees && i < theirs.clusters; i++) {
             agrees = theirs.hash[i] == judgement->after[map].hash[i];
@@ -206,7 +211,7 @@ peer_repair(struct judgement *judgement, const struct case_options *options, str
         q2_file_size(file, &size, NULL);
         score->bytes = size > hit->length ? size - hit->length : 0;
         judge_read(judgement, file);
-        take_better(judgement, &opening, options->folder);
+        take_better(judgement, &opening, file, options->folder);
         judge(judgement, file, NULL, NULL, false, score);
         q2_file_close(file);
     }

@@ -12,6 +12,7 @@
 #include "core/io/memory.h"
 #include "tests/bench/recovery/subject.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -210,6 +211,36 @@ subject_read(const struct subject *subject, struct q2_file *file, struct content
             ret_map[map] = i + 1;
         }
     }
+}
+
+/* Commas are doubled in options. */
+static size_t
+add_option(char *text, size_t size, size_t used, const char *key, const char *value)
+{
+    used += (size_t)snprintf(text + used, size - used, "%s=", key);
+    for (; *value && used + 4 < size; value++) {
+        if (*value == ',')
+            text[used++] = ',';
+        text[used++] = *value;
+    }
+    text[used] = '\0';
+    return used;
+}
+
+bool
+subject_snapshot(const struct subject *subject, struct q2_file *file, unsigned index, char *text,
+                 size_t size)
+{
+    struct q2_image *image = open_image(subject, file);
+    bool found = image && index < q2_snapshot_count(image);
+    if (found) {
+        struct q2_snapshot_info info;
+        q2_snapshot_info(image, index, &info);
+        size_t used = add_option(text, size / 2, 0, "snapshot.id", info.id);
+        add_option(text, size, used, ",snapshot.name", info.name);
+    }
+    q2_image_close(image, NULL);
+    return found;
 }
 
 bool

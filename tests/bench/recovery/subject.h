@@ -80,6 +80,11 @@ struct q2_file *file_from(const uint8_t *bytes, uint64_t length);
 void subject_read(const struct subject *subject, struct q2_file *file, struct content *content,
                   uint32_t *ret_map);
 
+/* How `qemu-img -l` is asked for snapshot `index` of the image in `file`, which may have lost its
+ * name: by id and name as they are now. */
+bool subject_snapshot(const struct subject *subject, struct q2_file *file, unsigned index,
+                      char *text, size_t size);
+
 /* The number that stands for a guest cluster of these bytes. */
 uint64_t content_hash(const uint8_t *bytes, uint64_t length);
 

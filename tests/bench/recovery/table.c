@@ -13,7 +13,7 @@ struct sum {
     unsigned cases, broken; /* `broken`: the process died, or it took too long */
     uint64_t exists, known;
     struct {
-        unsigned ran, harmed, wrong, destroyed, again, failed, clean, disagrees;
+        unsigned ran, harmed, wrong, destroyed, again, failed, refused, clean, disagrees;
         uint64_t exists, recovered, known, recovered_known, harm;
         double slowest;
     } ways[WAY_COUNT];
@@ -42,6 +42,7 @@ add(struct sum *sum, const struct result *result)
         sum->ways[way].again += score->again;
         sum->ways[way].disagrees += score->disagrees;
         sum->ways[way].failed += score->failed;
+        sum->ways[way].refused += score->refused;
         sum->ways[way].clean += score->status == 0;
         sum->ways[way].exists += result->exists;
         sum->ways[way].recovered += score->recovered;
@@ -75,8 +76,9 @@ print_line(const char *name, const struct sum *sum)
     for (unsigned i = 0; i < 2; i++)
         printf(" | %4u %4u %4u %4u", sum->ways[ways[i]].harmed, sum->ways[ways[i]].wrong,
                sum->ways[ways[i]].destroyed, sum->ways[ways[i]].clean);
-    printf(" | %3u %3u %3u %5.1f\n", sum->ways[WAY_CERTAIN].again, sum->ways[WAY_CERTAIN].failed,
-           sum->broken, sum->ways[WAY_CERTAIN].slowest);
+    printf(" | %3u %3u %3u %3u %5.1f\n", sum->ways[WAY_CERTAIN].again,
+           sum->ways[WAY_CERTAIN].refused, sum->ways[WAY_CERTAIN].failed, sum->broken,
+           sum->ways[WAY_CERTAIN].slowest);
 }
 
 static void
@@ -86,13 +88,14 @@ print_head(void)
         "Guest clusters recovered of those whose bytes exist, in %%; the last of those whose L2\n"
         "entry is intact too. Then cases with harm, with wrong data, with data destroyed though\n"
         "the image is said to be clean, and cases that end clean: by default, and by the peer.\n"
-        "Last, cases where a second run changes something, that failed, that died, and the\n"
-        "longest time of a plan, seconds.\n\n");
+        "Last, cases where a second run changes something, that were refused for want of a\n"
+        "header that is certain, that failed, that died, and the longest time of a plan,\n"
+        "seconds.\n\n");
     printf("%-26s %5s %7s %7s %7s %7s %7s %7s %7s | %4s %4s %4s %4s | %4s %4s %4s %4s | %3s %3s "
-           "%3s %5s\n",
+           "%3s %3s %5s\n",
            "class", "cases", "nothing", "certain", "likely", "guess", "salvage", "qemuimg",
-           "c/known", "harm", "wrng", "dstr", "cln", "harm", "wrng", "dstr", "cln", "2nd", "err",
-           "die", "max s");
+           "c/known", "harm", "wrng", "dstr", "cln", "harm", "wrng", "dstr", "cln", "2nd", "ref",
+           "err", "die", "max s");
 }
 
 /* ---- the worst ---- */
@@ -149,7 +152,10 @@ print_case(const struct table *table, unsigned index)
                result->what, result->exists, result->known, score->recovered,
                score->recovered_known, score->harm, score->wrong, score->destroyed,
                score->again ? ", not idempotent" : "", score->disagrees ? ", QEMU disagrees" : "",
-               score->failed ? ", failed" : "", score->note);
+               score->failed    ? ", failed"
+               : score->refused ? ", refused"
+                                : "",
+               score->note);
 }
 
 static void
