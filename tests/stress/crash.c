@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* Power cuts: all changes of the image file are recorded, and after each of them, with all, none or
- * some of what had not been flushed, the image must open, hold what was flushed, and have nothing
- * worse than leaked clusters. */
+/* Power cuts: after each change, and one of them. */
+
+#include "tests/stress/crash.h"
 
 #include "core/io/memory.h"
 #include "core/io/record.h"
-#include "tests/stress/history.h"
 #include "tests/stress/sequence.h"
 
-/* What had reached the disk of the changes since the last flush. */
-enum kept_writes { ALL, NONE, SOME, SECTORS, WAYS };
 enum { SECTOR = 512 };
 
 static int
@@ -21,7 +18,7 @@ apply_write(const struct q2_record *record, enum kept_writes way, uint64_t *rand
     int rc = 0;
     /* The first cluster is trusted to be written whole: a backing file's name moves when an
      * extension comes before it. None is smaller than this. */
-    if (way != SECTORS || record->offset < 512)
+    if (way != KEPT_SECTORS || record->offset < 512)
         return q2_file_write(target, record->offset, record->bytes, record->length, NULL);
     for (uint64_t at = 0; at < record->length && rc == 0;) {
         uint64_t end = ((record->offset + at) / SECTOR + 1) * SECTOR - record->offset;
@@ -57,8 +54,8 @@ replay(struct run *run, const struct q2_file *record, size_t count, size_t durab
 {
     int rc = 0;
     for (size_t i = 0; i < count && rc == 0; i++) {
-        enum kept_writes now = i < durable ? ALL : way;
-        if (now != NONE && (now != SOME || (next_random(&random) & 1)))
+        enum kept_writes now = i < durable ? KEPT_ALL : way;
+        if (now != KEPT_NONE && (now != KEPT_SOME || (next_random(&random) & 1)))
             rc = apply(q2_record_at(record, i), now, &random, target);
     }
     return rc == 0 || fail(run, "replaying: %d", rc);
@@ -102,80 +99,111 @@ check_survivor(struct run *run, const struct history *history, size_t first, siz
            history_check(run, history, first, last);
 }
 
-static bool
-cut_at(struct run *run, const struct history *history, const struct q2_file *record,
-       struct q2_file *before, size_t count, size_t durable)
+/* Say where that was. */
+static void
+blame(struct run *run, size_t count, enum kept_writes way, size_t durable, size_t first,
+      size_t last)
 {
+    char message[512];
+    snprintf(message, sizeof message, "%.400s", run->message);
+    snprintf(run->message, sizeof run->message,
+             "cut after %zu records, way %u, durable %zu, versions %zu to %zu: %s", count,
+             (unsigned)way, durable, first, last, message);
+}
+
+bool
+crash_cut(struct crash *crash, size_t count, enum kept_writes way, uint64_t random)
+{
+    struct run *run = crash->run;
     struct slot *slot = world_find(&run->world, "image");
-    struct q2_file *saved = slot->base;
-    size_t first, last;
-    bool fine = true;
-    window(history, count, &first, &last);
-    for (unsigned way = ALL; fine && way < WAYS; way++) {
-        struct q2_file *target = NULL;
-        if (count == durable && way != ALL)
-            break;
-        fine = q2_file_new_memory("image", &target, NULL) == 0 && file_copy(before, target) &&
-               replay(run, record, count, durable, way, count * WAYS + way, target);
-        slot->base = slot->top = target;
-        fine = fine && check_survivor(run, history, first, last);
-        if (run->image)
-            q2_image_close(run->image, NULL);
-        run->image = NULL;
-        q2_file_close(target);
-        slot->base = slot->top = saved;
-        if (!fine) {
-            char message[512];
-            snprintf(message, sizeof message, "%.400s", run->message);
-            snprintf(run->message, sizeof run->message,
-                     "cut after %zu records, way %u, durable %zu, versions %zu to %zu: %s", count,
-                     way, durable, first, last, message);
-        }
-    }
+    struct q2_file *saved = slot->base, *target = NULL;
+    size_t first, last, durable = crash_durable(crash, count);
+    window(&crash->history, count, &first, &last);
+    bool fine = q2_file_new_memory("image", &target, NULL) == 0 &&
+                file_copy(crash->before, target) &&
+                replay(run, crash->record, count, durable, way, random, target);
+    slot->base = slot->top = target;
+    fine = fine && check_survivor(run, &crash->history, first, last);
+    q2_image_close(run->image, NULL);
+    run->image = NULL;
+    q2_file_close(target);
+    slot->base = slot->top = saved;
+    if (!fine)
+        blame(run, count, way, durable, first, last);
     return fine;
 }
 
 /* Run the steps with a recorder under the image. */
 static bool
-record_steps(struct run *run, const struct sequence *sequence, struct q2_file *record,
-             struct history *history)
+record_steps(struct crash *crash, const struct step *steps, unsigned count)
 {
+    struct run *run = crash->run;
+    struct history *history = &crash->history;
     bool fine = history_add(history, run, 0, true);
-    for (unsigned i = 0; fine && i < sequence->count; i++) {
+    for (unsigned i = 0; fine && i < count; i++) {
         unsigned flushes = run->flushes;
-        say(run, "%zu: ", q2_record_count(record));
-        fine = run_step(run, &sequence->steps[i]) &&
-               history_add(history, run, q2_record_count(record), run->flushes != flushes);
+        say(run, "%zu: ", crash_count(crash));
+        fine = run_step(run, &steps[i]) &&
+               history_add(history, run, crash_count(crash), run->flushes != flushes);
     }
-    return fine && run_close(run) && history_add(history, run, q2_record_count(record), true);
+    return fine && run_close(run) && history_add(history, run, crash_count(crash), true);
+}
+
+bool
+crash_record(struct crash *crash, const struct params *params, const struct step *steps,
+             unsigned count)
+{
+    struct run *run = crash->run;
+    if (!run_begin(run, params) || !run_close(run))
+        return false;
+    struct slot *slot = world_find(&run->world, "image");
+    bool fine = q2_file_new_memory("before", &crash->before, NULL) == 0 &&
+                file_copy(slot->base, crash->before) &&
+                q2_file_new_record(slot->base, &crash->record, NULL) == 0;
+    slot->top = fine ? crash->record : slot->base;
+    fine = fine && run_open(run, Q2_IMAGE_WRITE) && record_steps(crash, steps, count);
+    q2_image_close(run->image, NULL);
+    run->image = NULL;
+    slot->top = slot->base;
+    run->verbose = false;
+    run->interrupted = true;
+    return fine;
+}
+
+size_t
+crash_count(const struct crash *crash)
+{
+    return q2_record_count(crash->record);
+}
+
+size_t
+crash_durable(const struct crash *crash, size_t count)
+{
+    while (count > 0 && q2_record_at(crash->record, count - 1)->kind != Q2_RECORD_FLUSH)
+        count--;
+    return count;
+}
+
+void
+crash_destroy(struct crash *crash)
+{
+    q2_file_close(crash->record);
+    q2_file_close(crash->before);
+    history_destroy(&crash->history);
+    *crash = (struct crash){0};
 }
 
 bool
 crash_run(struct run *run, const struct sequence *sequence)
 {
-    struct history history = {0};
-    struct q2_file *record = NULL, *before = NULL;
-    if (!run_begin(run, &sequence->params) || !run_close(run))
-        return false;
-    struct slot *slot = world_find(&run->world, "image");
-    bool fine = q2_file_new_memory("before", &before, NULL) == 0 && file_copy(slot->base, before) &&
-                q2_file_new_record(slot->base, &record, NULL) == 0;
-    slot->top = fine ? record : slot->base;
-    fine = fine && run_open(run, Q2_IMAGE_WRITE) && record_steps(run, sequence, record, &history);
-    slot->top = slot->base;
-    size_t total = record ? q2_record_count(record) : 0, durable = 0;
-    run->verbose = false;
-    run->interrupted = true;
-    for (size_t count = 0; fine && count <= total; count++) {
-        if (count > 0 && q2_record_at(record, count - 1)->kind == Q2_RECORD_FLUSH)
-            durable = count;
-        fine = cut_at(run, &history, record, before, count, durable);
-    }
-    if (run->image)
-        q2_image_close(run->image, NULL);
-    run->image = NULL;
-    q2_file_close(record);
-    q2_file_close(before);
-    history_destroy(&history);
+    struct crash crash = {.run = run};
+    bool fine = crash_record(&crash, &sequence->params, sequence->steps, sequence->count);
+    for (size_t count = 0; fine && count <= crash_count(&crash); count++)
+        for (unsigned way = KEPT_ALL; fine && way < KEPT_WAYS; way++) {
+            fine = crash_cut(&crash, count, way, count * KEPT_WAYS + way);
+            if (crash_durable(&crash, count) == count) /* all ways are one */
+                break;
+        }
+    crash_destroy(&crash);
     return fine;
 }

@@ -1,40 +1,22 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* Errors: the last step of a sequence is done again and again, and each time another of the I/O
- * operations or allocations that it makes fails, by itself or with all that follow. Whatever the
- * step then says, the disk holds its old or its new bytes, the image can be used on, and the file
- * has nothing worse than leaked clusters. */
+/* Errors: in one step, once, and everywhere. */
 
-#include "core/io/fault.h"
+#include "tests/stress/faults.h"
+
 #include "core/io/memory.h"
 #include "tests/stress/allocations.h"
-#include "tests/stress/history.h"
 #include "tests/stress/ops.h"
 #include "tests/stress/sequence.h"
 
 #include <string.h>
 
-static const struct kind {
-    enum q2_fault_kind kind;
-    bool permanent;
-} kinds[] = {
+const struct fault_kind fault_kinds[FAULT_KINDS] = {
     {Q2_FAULT_EIO, false},   {Q2_FAULT_EIO, true},   {Q2_FAULT_ENOSPC, false},
     {Q2_FAULT_ENOSPC, true}, {Q2_FAULT_TORN, false}, {Q2_FAULT_SHORT, false},
 };
-enum { KINDS = sizeof kinds / sizeof *kinds, MAX_N = 400 };
-
-/* A sweep over one step. */
-struct sweep {
-    struct run *run;
-    const struct step *step;
-    struct history history; /* before and after the step */
-    struct world saved;     /* the files before it */
-    bool memory;
-    struct kind kind;
-    struct slot *slot; /* whose file fails */
-    uint64_t nth;
-};
+enum { MAX_N = 400 };
 
 static bool
 copy_world(struct world *from, struct world *to)
@@ -129,21 +111,26 @@ check_after(struct sweep *sweep)
            run_close(run) && verify_survived(run, &dirty);
 }
 
+bool
+faults_once(struct sweep *sweep, bool *ret_over)
+{
+    struct run *run = sweep->run;
+    *ret_over = false;
+    bool fine = history_restore(&sweep->history.versions[0], run) &&
+                copy_world(&sweep->saved, &run->world) && run_open(run, Q2_IMAGE_WRITE) &&
+                do_with_fault(sweep, ret_over) && check_after(sweep);
+    let_go(run);
+    return fine || blame(sweep);
+}
+
 static bool
 sweep_one(struct sweep *sweep)
 {
     bool over = false;
     for (sweep->nth = 1; !over && sweep->nth < MAX_N;
-         sweep->nth += 1 + (sweep->nth > 40 ? sweep->nth / 8 : 0)) {
-        struct run *run = sweep->run;
-        if (!history_restore(&sweep->history.versions[0], run) ||
-            !copy_world(&sweep->saved, &run->world) || !run_open(run, Q2_IMAGE_WRITE))
-            return blame(sweep);
-        bool fine = do_with_fault(sweep, &over) && check_after(sweep);
-        let_go(run);
-        if (!fine)
-            return blame(sweep);
-    }
+         sweep->nth += 1 + (sweep->nth > 40 ? sweep->nth / 8 : 0))
+        if (!faults_once(sweep, &over))
+            return false;
     return true;
 }
 
@@ -153,34 +140,42 @@ sweep_all(struct sweep *sweep)
     struct run *run = sweep->run;
     bool fine = true;
     sweep->slot = world_find(&run->world, "image");
-    for (unsigned k = 0; fine && k < (sweep->memory ? 2 : KINDS); k++) {
-        sweep->kind = kinds[k];
+    for (unsigned k = 0; fine && k < (sweep->memory ? 2 : FAULT_KINDS); k++) {
+        sweep->kind = fault_kinds[k];
         fine = sweep_one(sweep);
     }
     sweep->slot = world_find(&run->world, "data");
-    for (unsigned k = 0; fine && sweep->slot && !sweep->memory && k < KINDS; k++) {
-        sweep->kind = kinds[k];
+    for (unsigned k = 0; fine && sweep->slot && !sweep->memory && k < FAULT_KINDS; k++) {
+        sweep->kind = fault_kinds[k];
         fine = sweep_one(sweep);
     }
     return fine;
 }
 
-/* The steps before the last one, and the last one as it should be. */
-static bool
-prepare(struct sweep *sweep, const struct sequence *sequence)
+bool
+faults_prepare(struct sweep *sweep, const struct params *params, const struct step *steps,
+               unsigned count)
 {
     struct run *run = sweep->run;
-    if (!run_begin(run, &sequence->params))
+    if (!run_begin(run, params))
         return false;
-    for (unsigned i = 0; i + 1 < sequence->count; i++)
-        if (!run_step(run, &sequence->steps[i]))
+    for (unsigned i = 0; i + 1 < count; i++)
+        if (!run_step(run, &steps[i]))
             return false;
-    sweep->step = &sequence->steps[sequence->count - 1];
+    sweep->step = &steps[count - 1];
     if (!run_close(run) || !copy_world(&run->world, &sweep->saved) ||
         !history_add(&sweep->history, run, 0, true) || !run_open(run, Q2_IMAGE_WRITE))
         return false;
     return run_step(run, sweep->step) && run_close(run) &&
            history_add(&sweep->history, run, 0, true);
+}
+
+void
+faults_destroy(struct sweep *sweep)
+{
+    let_go(sweep->run);
+    history_destroy(&sweep->history);
+    world_destroy(&sweep->saved);
 }
 
 bool
@@ -189,9 +184,8 @@ faults_run(struct run *run, const struct sequence *sequence, bool memory)
     struct sweep sweep = {.run = run, .memory = memory};
     if (sequence->count == 0)
         return true;
-    bool fine = prepare(&sweep, sequence) && sweep_all(&sweep);
-    let_go(run);
-    history_destroy(&sweep.history);
-    world_destroy(&sweep.saved);
+    bool fine = faults_prepare(&sweep, &sequence->params, sequence->steps, sequence->count) &&
+                sweep_all(&sweep);
+    faults_destroy(&sweep);
     return fine;
 }

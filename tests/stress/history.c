@@ -127,6 +127,9 @@ history_check_disk(struct run *run, const struct history *history, size_t first,
     int rc = q2_image_read(run->image, 0, run->scratch, size, &err);
     if (!succeeded(run, rc, &err, "read"))
         return false;
+    for (size_t v = first; v <= last; v++)
+        if (memcmp(run->scratch, history->versions[v].active.disk, size) == 0)
+            return true;
     for (uint64_t i = 0; i < size; i++) {
         bool known = false;
         for (size_t v = first; v <= last && !known; v++)
@@ -147,7 +150,7 @@ same_kept(const struct kept *a, const struct kept *b, const struct params *param
     return strcmp(a->name, b->name) == 0 && a->vm_size == b->vm_size &&
            a->state.size == b->state.size &&
            memcmp(a->state.disk, b->state.disk, params->most) == 0 &&
-           memcmp(a->state.vm, b->state.vm, VM_MAX) == 0;
+           memcmp(a->state.vm, b->state.vm, params->vm_most) == 0;
 }
 
 /* Whether all versions have the snapshot. */
@@ -170,15 +173,16 @@ check_snapshot(struct run *run, const struct kept *kept)
 {
     struct q2_error err = {0};
     unsigned index = 0;
-    uint8_t *vm = malloc(VM_MAX);
+    uint64_t vm_most = run->params.vm_most;
+    uint8_t *vm = malloc(vm_most);
     int rc = q2_snapshot_find(run->image, kept->name, &index, &err);
     if (rc == 0)
         rc = q2_snapshot_load(run->image, index, &err);
     if (rc == 0)
-        rc = vm ? q2_vmstate_read(run->image, 0, vm, VM_MAX, &err) : Q2_ERR_NOMEM;
+        rc = vm ? q2_vmstate_read(run->image, 0, vm, vm_most, &err) : Q2_ERR_NOMEM;
     bool fine =
         succeeded(run, rc, &err, kept->name) && verify_content(run, run->image, &kept->state) &&
-        (memcmp(vm, kept->state.vm, VM_MAX) == 0 || fail(run, "VM state of %s", kept->name));
+        (memcmp(vm, kept->state.vm, vm_most) == 0 || fail(run, "VM state of %s", kept->name));
     free(vm);
     return fine;
 }

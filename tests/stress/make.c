@@ -34,7 +34,7 @@ write_below(struct run *run, const char *name, enum q2_disk_format format, uint6
                                        .open_file = world_open,
                                        .open_file_data = &run->world};
     int rc = q2_disk_open(name, &options, &disk, &err);
-    for (unsigned i = 0; rc == 0 && i < 12; i++) {
+    for (unsigned i = 0; rc == 0 && i < run->params.below_writes; i++) {
         uint64_t offset = random_below(random, size);
         uint64_t length = random_below(random, (size - offset) / (i % 4 + 1) + 1);
         unsigned how = (unsigned)random_below(random, 4);

@@ -12,7 +12,8 @@ bool
 state_init(struct state *state, const struct params *params)
 {
     state->disk = calloc(1, params->most);
-    state->vm = calloc(1, VM_MAX);
+    state->vm = calloc(1, params->vm_most);
+    state->vm_most = params->vm_most;
     state->size = 0;
     return state->disk && state->vm;
 }
@@ -29,7 +30,7 @@ void
 state_copy(struct state *to, const struct state *from, const struct params *params)
 {
     memcpy(to->disk, from->disk, params->most);
-    memcpy(to->vm, from->vm, VM_MAX);
+    memcpy(to->vm, from->vm, params->vm_most);
     to->size = from->size;
 }
 
@@ -122,6 +123,6 @@ model_resize(struct model *model, uint64_t size)
     }
     /* VM state begins behind the disk, and does not survive that it ends elsewhere. */
     if (size != was)
-        memset(model->active.vm, 0, VM_MAX);
+        memset(model->active.vm, 0, model->active.vm_most);
     model->active.size = size;
 }

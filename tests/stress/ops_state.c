@@ -50,7 +50,7 @@ verify_list(struct run *run)
 static uint64_t
 used_vm(const struct state *state)
 {
-    uint64_t used = VM_MAX;
+    uint64_t used = state->vm_most;
     while (used > 0 && state->vm[used - 1] == 0)
         used--;
     return used;
@@ -97,7 +97,7 @@ op_snapshot(struct run *run, const uint64_t *arg)
         return fail(run, "no memory for a snapshot's model");
     state_copy(&kept->state, &model->active, &run->params);
     if (kept->vm_size > 0)
-        memset(model->active.vm, 0, VM_MAX);
+        memset(model->active.vm, 0, model->active.vm_most);
     return verify_list(run);
 }
 
@@ -144,11 +144,11 @@ static bool
 verify_vm(struct run *run, const struct state *state)
 {
     struct q2_error err = {0};
-    uint8_t *bytes = malloc(VM_MAX);
+    uint8_t *bytes = malloc(state->vm_most);
     if (!bytes)
         return fail(run, "no memory for VM state");
-    int rc = q2_vmstate_read(run->image, 0, bytes, VM_MAX, &err);
-    bool same = rc == 0 && memcmp(bytes, state->vm, VM_MAX) == 0;
+    int rc = q2_vmstate_read(run->image, 0, bytes, state->vm_most, &err);
+    bool same = rc == 0 && memcmp(bytes, state->vm, state->vm_most) == 0;
     free(bytes);
     return succeeded(run, rc, &err, "vmstate_read") && (same || fail(run, "VM state is wrong"));
 }
@@ -178,8 +178,9 @@ bool
 op_vm_write(struct run *run, const uint64_t *arg)
 {
     struct q2_error err = {0};
-    uint64_t offset = arg[0] % VM_MAX, length = arg[1] % (VM_MAX / (arg[1] % 5 + 1));
-    length = length > VM_MAX - offset ? VM_MAX - offset : length;
+    uint64_t most = run->params.vm_most;
+    uint64_t offset = arg[0] % most, length = arg[1] % (most / (arg[1] % 5 + 1));
+    length = length > most - offset ? most - offset : length;
     length = length > run->params.most ? run->params.most : length;
     say(run, " %llu+%llu", (unsigned long long)offset, (unsigned long long)length);
     fill(run->scratch, length, arg[2]);
@@ -202,7 +203,7 @@ op_vm_discard(struct run *run, const uint64_t *arg)
 {
     struct q2_error err = {0};
     (void)arg;
-    memset(run->model.active.vm, 0, VM_MAX);
+    memset(run->model.active.vm, 0, run->params.vm_most);
     return succeeded(run, q2_vmstate_discard(run->image, &err), &err, "vmstate_discard");
 }
 

@@ -30,7 +30,9 @@ static const struct field {
     {"size", offsetof(struct params, size), true},
     {"below-size", offsetof(struct params, below_size), true},
     {"most", offsetof(struct params, most), true},
+    {"vm-most", offsetof(struct params, vm_most), true},
     {"seed", offsetof(struct params, seed), true},
+    {"below-writes", offsetof(struct params, below_writes), false},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -53,6 +55,8 @@ void
 params_choose(struct params *params, uint64_t *random)
 {
     struct params p = {.version = 3, .refcount_bits = 16, .seed = next_random(random)};
+    p.vm_most = VM_USUAL;
+    p.below_writes = BELOW_WRITES;
     p.version = chance(random, 5) ? 2 : 3;
     if (p.version == 3) {
         p.extended = chance(random, 4);
@@ -136,6 +140,8 @@ set(struct params *params, const char *name, size_t length, uint64_t value)
 bool
 params_parse(struct params *params, const char *text)
 {
+    params->vm_most = VM_USUAL;
+    params->below_writes = BELOW_WRITES;
     for (const char *at = text; *at && *at != '\n';) {
         const char *equals = strchr(at, '=');
         char *end;

@@ -37,7 +37,9 @@ struct params {
     unsigned caches;                 /* log2 of the bytes of both; 0: as large as they like */
     unsigned discard;                /* Q2_IMAGE_DISCARD */
     uint64_t size, below_size, most; /* bytes; the disk never gets larger than `most` */
+    uint64_t vm_most;                /* bytes of VM state */
     uint64_t seed;                   /* of what is below */
+    unsigned below_writes;           /* how many writes that content comes from */
 };
 
 void params_choose(struct params *params, uint64_t *random);
@@ -75,12 +77,19 @@ bool world_dump(const struct world *world, const char *folder);
 
 /* ---- the model ---- */
 
-enum { VM_MAX = 96 * 1024, MAX_SNAPSHOTS = 6, MAX_BITMAPS = 3, NAME_SIZE = 16 };
+enum {
+    VM_USUAL = 96 * 1024,
+    BELOW_WRITES = 12,
+    MAX_SNAPSHOTS = 6,
+    MAX_BITMAPS = 3,
+    NAME_SIZE = 16
+};
 
 struct state {
     uint8_t *disk; /* params.most bytes, zeros from `size` on */
     uint64_t size;
-    uint8_t *vm; /* VM_MAX bytes */
+    uint8_t *vm; /* `vm_most` bytes */
+    uint64_t vm_most;
 };
 
 struct kept {
