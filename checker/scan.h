@@ -80,6 +80,7 @@ struct q2_check {
     struct q2_tally *tally;
     struct q2_work work;
     _Atomic bool unread; /* a table could not be read, so references are missing */
+    _Atomic bool packed; /* some map, not only the active one, has compressed clusters */
     bool unlocated;      /* nor could one be found: what says where it is is damaged */
     uint64_t lost_at;    /* of an entry behind the counted snapshots, bytes; 0: none */
     uint64_t lost_length;

@@ -104,8 +104,10 @@ take_entry(struct worker *worker, const struct q2_l2_entry *entry, uint64_t gues
     uint64_t raw = entry->raw, first, count;
 
     q2_l2_entry_validate(geometry, entry, 0, guest, &worker->count_odd);
-    if (raw & Q2_ENTRY_COMPRESSED)
+    if (raw & Q2_ENTRY_COMPRESSED) {
         flags = Q2_REFERENCE_PACKED;
+        check->packed = true;
+    }
     if (!q2_entry_clusters(geometry, raw, &first, &count))
         return 0;
     return q2_tally_add(&worker->cursor, first, count, references, flags, err);
