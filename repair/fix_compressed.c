@@ -166,7 +166,8 @@ q2_fix_compressed(struct q2_scene *scene, struct q2_error *err)
         const struct q2_suspect *suspect = &entries.survey->suspects[i];
         struct chain chain = {.entries = &entries};
         next = i + 1;
-        if (suspect->is_l1 || !(suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END)))
+        if (suspect->is_l1 || !(suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END)) ||
+            (suspect->why & Q2_SUSPECT_CUT))
             continue;
         q2_anchors_find(&entries.view, i, &chain.anchors);
         chain.count = chain.anchors.count;

@@ -210,6 +210,8 @@ was_cut_off(const struct mender *mender)
 {
     const struct q2_geometry *geometry = geometry_of(mender);
     uint64_t raw = mender->suspect->entry.raw;
+    if (mender->suspect->why & Q2_SUSPECT_CUT)
+        return true;
     if (mender->suspect->why != Q2_SUSPECT_PAST_END)
         return false;
     if (raw & Q2_ENTRY_COMPRESSED)
@@ -237,7 +239,9 @@ choose_gone(const struct mender *mender, struct decision *ret_decision)
         .match = {.raw = check->geometry.version >= 3 && !check->geometry.extended_l2
                              ? Q2_ENTRY_ZERO
                              : 0},
-        .why = cut    ? "the file ends before the cluster that it goes on with from its neighbour"
+        .why = mender->suspect->why & Q2_SUSPECT_CUT
+                   ? "the cluster was in use, and the file was cut off before it"
+               : cut  ? "the file ends before the cluster that it goes on with from its neighbour"
                : sure ? "no cluster of the file is lost that it could have led to"
                       : "none of the lost clusters is like what it says",
     };
@@ -360,6 +364,8 @@ choose_broken(struct mender *mender, struct decision *ret_decision)
         return (mender->near.count == 1 && choose_near(mender, ret_decision)) ||
                choose_external(mender, ret_decision);
     bool between = neighbours_meet(mender) || !mender->near.items[0].cluster;
+    if (mender->suspect->why & Q2_SUSPECT_CUT) /* any likeness is mere chance */
+        return choose_near_agreeing(mender, ret_decision) || choose_gone(mender, ret_decision);
     return choose_near_agreeing(mender, ret_decision) || choose_peer(mender, ret_decision) ||
            (between && choose_between(mender, ret_decision)) || choose_near(mender, ret_decision) ||
            choose_between(mender, ret_decision) || choose_only_lost(mender, ret_decision) ||

@@ -4,6 +4,7 @@
 #include "repair/slots.h"
 
 #include "core/base/checked.h"
+#include "repair/cut_off.h"
 
 #include <stdlib.h>
 
@@ -84,6 +85,9 @@ judge(const struct q2_slots *slots, uint32_t map, uint64_t slot, uint64_t raw)
     if (raw == 0)
         return Q2_SLOT_EMPTY;
     uint64_t cluster = q2_entry_offset(raw) >> geometry->cluster_bits;
+    if (!(raw & q2_entry_odd_bits(geometry)) && cluster >= slots->survey->clusters &&
+        q2_cut_entry(slots->scene, raw, true))
+        return Q2_SLOT_CUT;
     if ((raw & q2_entry_odd_bits(geometry)) || cluster == 0 || cluster >= slots->survey->clusters ||
         !q2_bit_test(slots->survey->sound, cluster) ||
         is_suspect(slots->survey, q2_slot_at(slots, map, slot)))

@@ -16,6 +16,7 @@ enum q2_slot_state {
     Q2_SLOT_SOUND,
     Q2_SLOT_SUSPECT,
     Q2_SLOT_PLACED, /* it was one of the others, and now has a table */
+    Q2_SLOT_CUT,    /* its table was cut off with the end of the file */
 };
 
 struct q2_slot_map {

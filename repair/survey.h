@@ -23,6 +23,7 @@ enum q2_suspicion {
     Q2_SUSPECT_METADATA = 1 << 3, /* leads into a structure of known place */
     Q2_SUSPECT_FREE = 1 << 4,     /* leads to a cluster that is not counted as used */
     Q2_SUSPECT_TARGET = 1 << 5,   /* an L1 entry that leads to what is no L2 table */
+    Q2_SUSPECT_CUT = 1 << 6,      /* leads past the end, and rightly so: the file was cut off */
 };
 
 /* A pointer that cannot be right, or one of several of which only one can be. */

@@ -5,6 +5,7 @@
 
 #include "core/base/checked.h"
 #include "core/format/references.h"
+#include "repair/cut_off.h"
 #include "repair/survey_parts.h"
 
 #include <stdlib.h>
@@ -41,9 +42,14 @@ q2_survey_suspect(struct q2_survey *survey, const struct q2_suspect *suspect, st
     }
     int rc = q2_survey_grow(survey, &survey->suspects, survey->suspect_count,
                             &survey->suspect_capacity, sizeof *suspect, err);
-    if (rc == 0)
-        survey->suspects[survey->suspect_count++] = *suspect;
-    return rc;
+    if (rc < 0)
+        return rc;
+    survey->suspects[survey->suspect_count] = *suspect;
+    if (suspect->why == Q2_SUSPECT_PAST_END &&
+        q2_cut_entry(survey->scene, suspect->entry.raw, suspect->is_l1))
+        survey->suspects[survey->suspect_count].why |= Q2_SUSPECT_CUT;
+    survey->suspect_count++;
+    return 0;
 }
 
 bool

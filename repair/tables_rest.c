@@ -79,7 +79,8 @@ is_unexplained(const struct q2_tables *tables, const struct q2_suspect *suspect)
 {
     const struct q2_slot_map *map = suspect->is_l1 ? &tables->slots->maps[suspect->map] : NULL;
     return map && map->raw && suspect->l1_index < map->size &&
-           map->state[suspect->l1_index] == Q2_SLOT_SUSPECT;
+           (map->state[suspect->l1_index] == Q2_SLOT_SUSPECT ||
+            map->state[suspect->l1_index] == Q2_SLOT_CUT);
 }
 
 /* Whether an entry is the one of those that share its table which keeps it: the first, or the one
@@ -180,14 +181,19 @@ clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confid
     struct q2_scene *scene = tables->scene;
     uint64_t reach = q2_l2_reach(&scene->check->geometry);
     bool unreadable = leads_to_the_unreadable(tables, suspect);
+    bool cut = suspect->why & Q2_SUSPECT_CUT;
     int rc = 0;
-    confidence = unreadable ? Q2_GUESS : confidence;
+    if (unreadable)
+        confidence = Q2_GUESS;
+    else if (cut && confidence > Q2_LIKELY)
+        confidence = Q2_LIKELY;
     bool doing = q2_plan_begin(&scene->plan, Q2_ACTION_CLEAR_L1_ENTRY, confidence, suspect->at,
                                "entry 0x%016" PRIx64 " of slot %" PRIu32 " leads to %s, and %s",
                                suspect->entry.raw, suspect->l1_index,
                                unreadable ? "what cannot be read" : "no L2 table",
-                               confidence == Q2_CERTAIN ? "none is lost"
-                                                        : "none that is lost belongs there");
+                               cut                        ? "the file was cut off before it"
+                               : confidence == Q2_CERTAIN ? "none is lost"
+                                                          : "none that is lost belongs there");
     scene->keep_all |= unreadable && !doing;
     q2_tables_answer_entry(tables, suspect->at, suspect->entry.raw);
     q2_plan_change(&scene->plan, Q2_CHANGE_LOST, suspect->map, suspect->guest, reach);
