@@ -26,16 +26,21 @@ enum {
 
 /* ---- whether to look at all ---- */
 
+/* Whether anything is wrong with the image, not just odd. */
+static bool
+is_faulty(const struct q2_scene *scene)
+{
+    const struct q2_check *check = scene->check;
+    return !check || !(check->usable & Q2_USABLE_GEOMETRY) || check->counts.corruptions ||
+           check->counts.leaks || check->counts.check_errors;
+}
+
 /* Whether the check found anything that a damaged header could be the reason of. */
 static bool
 is_suspect(const struct q2_scene *scene)
 {
     const struct q2_check *check = scene->check;
-    if (!check || !(check->usable & Q2_USABLE_GEOMETRY))
-        return true;
-    if (check->counts.corruptions || check->counts.leaks || check->counts.check_errors)
-        return true;
-    return q2_scene_count(scene, Q2_PROBLEM_MAP_BEYOND_DISK) ||
+    return is_faulty(scene) || q2_scene_count(scene, Q2_PROBLEM_MAP_BEYOND_DISK) ||
            q2_scene_count(scene, Q2_PROBLEM_HEADER_BACKING_NAME_BYTES) ||
            q2_scene_count(scene, Q2_PROBLEM_EXTENSION_BACKING_FORMAT_UNUSED) ||
            q2_scene_count(scene, Q2_PROBLEM_EXTENSION_DATA_FILE_UNUSED) ||
@@ -160,22 +165,27 @@ keeps_header(const struct q2_trial *trial, const struct q2_candidate *candidate)
     return memcmp(candidate->bytes, trial->area, sizeof candidate->bytes) == 0;
 }
 
+/* Whether only the place of the refcount table changes. */
+static bool
+moves_refcounts(const struct q2_trial *trial, const struct q2_candidate *candidate)
+{
+    struct q2_header old, new;
+    q2_header_decode(trial->area, (size_t)trial->length, &old);
+    q2_header_decode(candidate->bytes, sizeof candidate->bytes, &new);
+    bool refcounts = old.refcount_table_offset != new.refcount_table_offset ||
+                     old.refcount_table_clusters != new.refcount_table_clusters;
+    new.refcount_table_offset = old.refcount_table_offset;
+    new.refcount_table_clusters = old.refcount_table_clusters;
+    return refcounts && memcmp(&old, &new, sizeof old) == 0;
+}
+
 /* Whether nothing else may be mended as long as the header is not. Refcounts can be made anew in
  * any case, and what is only odd does no harm. */
 static bool
 must_stop(const struct q2_scene *scene, const struct q2_trial *trial,
           const struct q2_candidate *candidate)
 {
-    struct q2_header old, new;
-    q2_header_decode(trial->area, (size_t)trial->length, &old);
-    q2_header_decode(candidate->bytes, sizeof candidate->bytes, &new);
-    if (keeps_header(trial, candidate))
-        return false;
-    bool refcounts = old.refcount_table_offset != new.refcount_table_offset ||
-                     old.refcount_table_clusters != new.refcount_table_clusters;
-    new.refcount_table_offset = old.refcount_table_offset;
-    new.refcount_table_clusters = old.refcount_table_clusters;
-    if (refcounts && memcmp(&old, &new, sizeof old) == 0)
+    if (keeps_header(trial, candidate) || moves_refcounts(trial, candidate))
         return false;
     return !scene->check || scene->check->counts.corruptions || scene->check->counts.check_errors ||
            scene->check->counts.leaks;
@@ -339,8 +349,12 @@ mend(struct q2_scene *scene, struct q2_trial *trial, struct q2_error *err)
     int rc = search_close(trial, &best, &found, &confidence, &faults, err);
     if (rc < 0)
         return rc;
-    /* What is only wrong with extensions can be told better one by one. */
-    found = found && !(confidence == Q2_GUESS && keeps_header(trial, &best));
+    /* What is only wrong with extensions can be told better one by one, and an image that is only
+     * odd is nothing to guess at. */
+    found = found && !(confidence == Q2_GUESS && (keeps_header(trial, &best) || !is_faulty(scene)));
+    /* Nor is the place of refcounts, which follow from the references. To count by a wrong one
+     * takes away what may tell where the other tables are. */
+    found = found && !(confidence == Q2_GUESS && moves_refcounts(trial, &best));
     if (!found)
         q2_trial_identity(trial, &best);
     unsigned usable = usable_by(trial, &best);

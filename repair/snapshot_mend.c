@@ -58,6 +58,46 @@ differs_by_a_bit(uint64_t a, uint64_t b)
     return __builtin_popcountll(a ^ b) == 1;
 }
 
+/* Whether a snapshot's L1 table goes on behind its end: what is there leads to tables, if anywhere.
+ */
+static bool
+goes_on(struct q2_tables *tables, const struct q2_snapshot *snapshot, uint64_t needed)
+{
+    struct q2_l1_look now, longer;
+    if (snapshot->l1_size >= needed || needed > Q2_MAX_L1_BYTES / 8)
+        return false;
+    q2_l1_look(tables->carving, snapshot->l1_table_offset, snapshot->l1_size, &now);
+    q2_l1_look(tables->carving, snapshot->l1_table_offset, needed, &longer);
+    return longer.astray == 0 && longer.leads > now.leads;
+}
+
+/* The size of an L1 table, or of the disk, is wrong by more than that, and what is in place
+ * decides: the table goes on, or the disk is the one that it maps. */
+static int
+mend_mismatch(struct q2_tables *tables, uint32_t map, const struct q2_snapshot *snapshot,
+              struct q2_error *err)
+{
+    const struct q2_check *check = tables->scene->check;
+    uint64_t needed = q2_l1_entries_for(&check->geometry, snapshot->disk_size);
+    uint64_t disk = check->header.size, usual = q2_l1_entries_for(&check->geometry, disk);
+    uint8_t bytes[8];
+    if (goes_on(tables, snapshot, needed)) {
+        q2_store_be32(bytes, (uint32_t)needed);
+        return mend_entry(tables, map, snapshot->at + AT_L1_SIZE, bytes, 4,
+                          snapshot->disk_size == disk ? Q2_CERTAIN : Q2_LIKELY,
+                          "the entries that the disk of the snapshot needs are there, behind the "
+                          "end of its L1 table",
+                          err);
+    }
+    if (!snapshot->has_disk_size || snapshot->l1_size < usual || snapshot->l1_size >= needed)
+        return 0;
+    q2_store_be64(bytes, disk);
+    return mend_entry(tables, map, snapshot->at + AT_DISK_SIZE, bytes, 8, Q2_LIKELY,
+                      "the L1 table of the snapshot is too small for such a disk, and large enough "
+                      "for that of the image",
+                      err);
+}
+
 /* The size of an L1 table, or of the disk, is wrong by a bit. */
 static int
 mend_sizes(struct q2_tables *tables, uint32_t map, const struct q2_snapshot *snapshot,
@@ -77,11 +117,41 @@ mend_sizes(struct q2_tables *tables, uint32_t map, const struct q2_snapshot *sna
                           err);
     }
     if (!other_disk)
-        return 0;
+        return mend_mismatch(tables, map, snapshot, err);
     q2_store_be64(bytes, disk);
     return mend_entry(tables, map, snapshot->at + AT_DISK_SIZE, bytes, 8,
                       size ? Q2_LIKELY : Q2_CERTAIN,
                       "one bit of the snapshot's disk size differs from that of the disk", err);
+}
+
+/* Nothing says how large the VM state is: it ends where what is mapped behind the disk does, but
+ * for a part of a cluster. Those who read it know its end by what is in it. */
+static int
+mend_vm_end(struct q2_tables *tables, uint32_t map, const struct q2_snapshot *snapshot,
+            uint64_t needed, struct q2_error *err)
+{
+    const struct q2_geometry *geometry = &tables->scene->check->geometry;
+    const struct q2_slot_map *slots = &tables->slots->maps[map];
+    bool wide = snapshot->extra_length >= 8;
+    uint64_t last = slots->size - 1;
+    struct q2_table_look look;
+    uint8_t bytes[8];
+    while (last > needed && !slots->raw[last])
+        last--;
+    if (q2_survey_look(tables->survey, q2_entry_offset(slots->raw[last]), &look, NULL) < 0 ||
+        !look.mapped)
+        return 0;
+    uint64_t size =
+        (last - needed) * q2_l2_reach(geometry) + ((look.last + 1) << geometry->cluster_bits);
+    if (!wide && size > UINT32_MAX)
+        return 0;
+    if (wide)
+        q2_store_be64(bytes, size);
+    else
+        q2_store_be32(bytes, (uint32_t)size);
+    return mend_entry(tables, map, snapshot->at + (wide ? AT_VM_STATE_64 : AT_VM_STATE_32), bytes,
+                      wide ? 8 : 4, Q2_LIKELY,
+                      "the VM state cannot be larger than what is mapped behind the disk", err);
 }
 
 /* The size of the VM state is written twice; in the end there must be room for it. */
@@ -99,6 +169,8 @@ mend_vm_state(struct q2_tables *tables, uint32_t map, const struct q2_snapshot *
         return 0;
     for (uint64_t i = needed; i < slots->size; i++)
         behind += slots->raw[i] != 0;
+    if (behind && (!wide || size > (snapshot->l1_size - needed) * q2_l2_reach(geometry)))
+        return mend_vm_end(tables, map, snapshot, needed, err);
     if (size > (snapshot->l1_size - needed) * q2_l2_reach(geometry) || (size == 0 && behind))
         return 0;
     if (wide)

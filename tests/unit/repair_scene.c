@@ -238,14 +238,19 @@ Test(repair_scene, references)
 /* Streams are decoded, asked for or not, but where only leaks are freed. */
 Test(repair_scene, decodes_what_is_compressed)
 {
-    Q2_AUTOCLOSE struct q2_file *file =
-        build("cluster-size 4K\nsize 1M\nwrite-compressed 0 16K text\n"
-              "fill l2[1].offset + 2 16 0xff\n");
+    static const char *const images[] = {
+        "cluster-size 4K\nsize 1M\nwrite-compressed 0 16K text\nfill l2[1].offset + 2 16 0xff\n",
+        /* In a snapshot only, which the counters know nothing of. */
+        "cluster-size 4K\nsize 1M\nwrite-compressed 0 16K text\nsnapshot s\nwrite 0 16K random\n"
+        "fill snapshot[0].map(4K).offset + 2 16 0xff\n",
+    };
     static const enum q2_repair_level levels[] = {Q2_LEVEL_LEAKS, Q2_LEVEL_CERTAIN};
-    for (unsigned i = 0; i < 2; i++) {
-        struct q2_scene *scene = scene_on(file, levels[i], false);
-        cr_expect_eq(scene->deep, i == 1);
-        cr_expect_eq(q2_scene_count(scene, Q2_PROBLEM_COMPRESSED_BROKEN), i);
+    for (unsigned i = 0; i < 4; i++) {
+        Q2_AUTOCLOSE struct q2_file *file = build(images[i / 2]);
+        struct q2_scene *scene = scene_on(file, levels[i % 2], false);
+        cr_expect_eq(scene->deep, i % 2 == 1);
+        cr_expect_eq(q2_scene_count(scene, Q2_PROBLEM_COMPRESSED_BROKEN), i % 2, "%s",
+                     images[i / 2]);
         q2_scene_close(scene);
     }
 }
