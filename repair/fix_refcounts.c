@@ -219,8 +219,9 @@ reason(const struct q2_loose *loose)
     return "they are tables that nothing leads to, and what only these lead to";
 }
 
+/* `early`: refcounts have just been mended, which may yet tell where something belongs. */
 static int
-free_loose(struct q2_rebuild *rebuild, struct q2_error *err)
+free_loose(struct q2_rebuild *rebuild, bool early, struct q2_error *err)
 {
     struct q2_scene *scene = rebuild->scene;
     enum q2_repair_level level = scene->plan.level;
@@ -241,7 +242,7 @@ free_loose(struct q2_rebuild *rebuild, struct q2_error *err)
         rc = free_some(rebuild, &loose, false, permitted, err);
     }
     /* Where references are missing, not even a guess frees anything. */
-    if (rc == 0 && loose.held_count && !(loose.incomplete && level == Q2_LEVEL_GUESS)) {
+    if (rc == 0 && loose.held_count && !((loose.incomplete || early) && level == Q2_LEVEL_GUESS)) {
         bool permitted =
             q2_plan_begin(&scene->plan, Q2_ACTION_FREE_ORPHANS, Q2_GUESS,
                           loose.first_held << rebuild->geometry->cluster_bits, "%" PRIu64 " %s: %s",
@@ -286,7 +287,7 @@ q2_fix_refcounts(struct q2_scene *scene, struct q2_error *err)
         }
     }
     if (rc == 0)
-        rc = free_loose(&rebuild, err);
+        rc = free_loose(&rebuild, done, err);
     q2_rebuild_destroy(&rebuild);
     return rc;
 }
