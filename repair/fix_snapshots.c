@@ -323,6 +323,8 @@ run(struct q2_scene *scene, bool entries, struct q2_error *err)
     for (uint32_t m = 1;
          entries && m < tables.slots->map_count && rc == 0 && q2_snapshot_in_step(scene, m); m++)
         rc = q2_snapshot_mend(&tables, m, err);
+    if (!entries && rc == 0 && !scene->edited && !scene->keep_all)
+        rc = q2_snapshot_fix_extra(&tables, err);
     q2_tables_close(&tables);
     return rc == 0 ? q2_scene_recheck(scene, err) : rc;
 }
@@ -331,7 +333,7 @@ int
 q2_fix_snapshots(struct q2_scene *scene, struct q2_error *err)
 {
     if (!scene->check || !(scene->check->usable & Q2_USABLE_GEOMETRY) || is_clean(scene->check) ||
-        !concerns(scene))
+        !concerns(scene) || !q2_scene_searches(scene))
         return 0;
     int rc = run(scene, true, err);
     return rc == 0 ? run(scene, false, err) : rc;

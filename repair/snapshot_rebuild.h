@@ -49,6 +49,9 @@ bool q2_snapshot_in_step(const struct q2_scene *scene, uint32_t map);
 /* Mend the fields of a snapshot's entry, where that is in step. */
 int q2_snapshot_mend(struct q2_tables *tables, uint32_t map, struct q2_error *err);
 
+/* Give entries the extra data that they lack, and take what is too much. */
+int q2_snapshot_fix_extra(struct q2_tables *tables, struct q2_error *err);
+
 /* Find what a new table would list. Destroy the list also if this failed. */
 int q2_snapshot_list_find(struct q2_tables *tables, struct q2_snapshot_list *ret_list,
                           struct q2_error *err);
