@@ -28,6 +28,9 @@ struct q2_rebuild {
     bool keep_high;         /* refcounts above the number of references are evidence too */
     struct q2_tally *added; /* references */
     struct q2_tally *dropped;
+    uint64_t extent_end; /* of the part of the file looked at last, bytes: data, or a hole */
+    uint64_t extent_first;
+    bool extent_data;
     uint8_t *recorded; /* a cluster each, for whoever looks at a block */
     uint8_t *wanted;
 };

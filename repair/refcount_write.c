@@ -132,7 +132,30 @@ wanted_refcount(const struct q2_rebuild *rebuild, uint64_t cluster, uint64_t rec
     return cluster < rebuild->geometry->file_clusters ? q2_max(references, recorded) : references;
 }
 
-/* What nothing refers to keeps what is recorded: whether it is a leak is another question. */
+/* Whether any of a cluster is no hole. */
+static bool
+is_stored(struct q2_rebuild *rebuild, uint64_t cluster)
+{
+    const struct q2_geometry *geometry = rebuild->geometry;
+    if (cluster >= geometry->file_clusters)
+        return false;
+    uint64_t offset = cluster << geometry->cluster_bits;
+    uint64_t end = q2_min(offset + geometry->cluster_size, geometry->file_size);
+    if (offset < rebuild->extent_first || offset >= rebuild->extent_end) {
+        rebuild->extent_first = offset;
+        if (q2_file_extent(rebuild->scene->file, offset, &rebuild->extent_data,
+                           &rebuild->extent_end, NULL) < 0 ||
+            rebuild->extent_end <= offset) {
+            rebuild->extent_data = true;
+            rebuild->extent_end = end;
+        }
+    }
+    return rebuild->extent_data || rebuild->extent_end < end;
+}
+
+/* What nothing refers to keeps what is recorded: whether it is a leak is another question. Where
+ * nothing is recorded, and damage is left that may explain it, all counts that is stored: otherwise
+ * nobody could see any more that something is lost. */
 static void
 fill_word(struct q2_rebuild *rebuild, uint64_t first, uint64_t cluster, bool recorded)
 {
@@ -141,7 +164,8 @@ fill_word(struct q2_rebuild *rebuild, uint64_t first, uint64_t cluster, bool rec
     uint8_t *to = rebuild->wanted + ((cluster - first) << order) / 8;
     struct word word = word_of(rebuild, cluster);
     bool kept = rebuild->keep_high || rebuild->scene->keep_all || rebuild->scene->keep;
-    if (!recorded && word.seen == 0) {
+    bool lost = !recorded && rebuild->keep_high;
+    if (!recorded && !lost && word.seen == 0) {
         memset(to, 0, (size_t)8 << order);
         return;
     }
@@ -153,7 +177,8 @@ fill_word(struct q2_rebuild *rebuild, uint64_t first, uint64_t cluster, bool rec
     }
     for (unsigned i = 0; i < 64; i++) {
         uint64_t at = cluster + i - first;
-        uint64_t old = recorded ? q2_refcount_get(rebuild->recorded, order, at) : 0;
+        uint64_t old = recorded ? q2_refcount_get(rebuild->recorded, order, at)
+                                : lost && is_stored(rebuild, cluster + i);
         q2_refcount_set(rebuild->wanted, order, at, wanted_refcount(rebuild, cluster + i, old));
     }
 }
