@@ -150,6 +150,17 @@ keep_evidence(struct q2_tables *tables)
             tables->scene->keep_all = true;
 }
 
+/* Whether it is not known where the active L1 table is: what seems to be lost may well be what it
+ * leads to, or even belong to the refcounts. */
+static bool
+lacks_l1(const struct q2_tables *tables)
+{
+    const struct q2_check *check = tables->scene->check;
+    return !(check->usable & Q2_USABLE_L1) ||
+           (q2_scene_count(tables->scene, Q2_PROBLEM_HEADER_L1_TOO_SMALL) &&
+            tables->slots->maps[0].sound == 0);
+}
+
 static int
 run_round(struct q2_scene *scene, bool last, struct q2_error *err)
 {
@@ -158,7 +169,7 @@ run_round(struct q2_scene *scene, bool last, struct q2_error *err)
     if (rc < 0)
         return rc;
     rc = q2_tables_restore_l1(&tables, err);
-    if (rc < 0 || scene->edited || !(scene->check->usable & Q2_USABLE_L1)) {
+    if (rc < 0 || scene->edited || lacks_l1(&tables)) {
         scene->keep_all |= !scene->edited;
         q2_tables_close(&tables);
         return rc;
