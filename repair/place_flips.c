@@ -49,6 +49,9 @@ consider(struct q2_placing *placing, struct choice *choice, uint64_t offset,
     int score = 0;
     if (offset == choice->table || (bits > 2 && (found || !missing)))
         return 0;
+    /* What another map has, counted for that alone, is no riddle's answer. */
+    if (!found && !missing && (placing->slots->survey->counts_help || bits > 1))
+        return 0;
     int rc = q2_table_facts(placing->carving, offset, &facts, err);
     if (rc == 0)
         rc = q2_place_score(placing, offset, &facts, suspect->map, suspect->l1_index, &score, err);
@@ -133,6 +136,38 @@ consider_cleared(struct q2_placing *placing, struct choice *choice, struct q2_er
     return consider(placing, choice, offset, NULL, err);
 }
 
+/* Whether the entry leads to a cluster that is counted, and that nothing else has: then it is the
+ * table there that is damaged, and not the entry. */
+static bool
+has_its_own(const struct q2_placing *placing, const struct q2_suspect *suspect)
+{
+    const struct q2_survey *survey = placing->slots->survey;
+    const struct q2_geometry *geometry = &survey->scene->check->geometry;
+    uint64_t cluster = q2_entry_offset(suspect->entry.raw) >> geometry->cluster_bits;
+    return !(suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END | Q2_SUSPECT_SHARED)) &&
+           survey->counts_help && q2_survey_lost(survey, cluster);
+}
+
+/* Whether the entry leads to the table, but for bits that no entry has. */
+static bool
+is_but_for_odd_bits(const struct q2_placing *placing, const struct choice *choice)
+{
+    uint64_t size = placing->slots->scene->check->geometry.cluster_size;
+    return (choice->suspect->why & Q2_SUSPECT_RULE) &&
+           (q2_entry_offset(choice->suspect->entry.raw) & ~(size - 1)) == choice->table;
+}
+
+/* Whether refcounts say that an entry leads where it should, though there is no table any more. */
+static bool
+is_right(struct q2_slots *slots, const struct q2_suspect *suspect)
+{
+    uint64_t cluster =
+        q2_entry_offset(suspect->entry.raw) >> slots->scene->check->geometry.cluster_bits;
+    return (suspect->why & Q2_SUSPECT_TARGET) && slots->survey->counts_help &&
+           q2_survey_refcount(slots->survey, &slots->reader, cluster) >=
+               q2_scene_references(slots->scene, cluster);
+}
+
 static int
 settle(struct q2_placing *placing, const struct choice *choice, struct q2_error *err)
 {
@@ -143,15 +178,21 @@ settle(struct q2_placing *placing, const struct choice *choice, struct q2_error 
                                      .found = choice->found,
                                      .confidence = Q2_CERTAIN,
                                      .why = "it is one flipped bit away from the entry"};
-    if (choice->distance > 2 && !choice->missing)
+    bool close = choice->distance <= 2 && !placing->slots->survey->counts_help;
+    if (!choice->missing && !close)
         return 0;
     if (choice->distance == 2)
         placement.why = "it is two bits away from the entry";
     else if (choice->distance > 2)
         placement.why = "another map has it in this slot, and its refcount counts one more";
-    if (choice->distance == 2 && choice->score < 4 && !(choice->missing && !choice->found))
+    bool sure = choice->score >= 4 || (choice->missing && !choice->found);
+    if (choice->distance == 2 && (!sure || is_right(placing->slots, suspect)))
         placement.confidence = Q2_LIKELY;
-    if (choice->tie)
+    if (!choice->found && !choice->missing)
+        placement.confidence = Q2_LIKELY;
+    if (has_its_own(placing, suspect))
+        placement.confidence = Q2_LIKELY;
+    if (choice->tie || (!choice->missing && !is_but_for_odd_bits(placing, choice)))
         placement.confidence = Q2_GUESS;
     return q2_place(placing, &placement, err);
 }
