@@ -217,7 +217,10 @@ q2_tables_settle_rest(struct q2_tables *tables, struct q2_error *err)
             continue;
         if (suspect->why == Q2_SUSPECT_SHARED)
             rc = too_many ? 0 : share_out(tables, suspect, err);
-        else
+        /* Where no table is lost, the entry is right, and its table was overwritten: what is left
+         * of it is for fix_garbled.c. */
+        else if (suspect->why != Q2_SUSPECT_TARGET || tables_lost || !lost ||
+                 tables->scene->check->geometry.data_file)
             rc = clear(tables, suspect,
                        tables_lost ? Q2_GUESS
                        : lost      ? Q2_LIKELY

@@ -111,3 +111,20 @@ Test(repair_garbled, keeps_what_its_entries_led_to)
     cr_expect_not(q2_repair_needed(repair));
     q2_repair_free(repair);
 }
+
+/* The slot must not be cleared before: its data would be put elsewhere. What comes back is in its
+ * place, or nothing is there. */
+Test(repair_garbled, keeps_its_slot)
+{
+    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN OVERWRITTEN);
+    Q2_AUTOCLOSE struct q2_file *healthy = build(PLAIN);
+    struct q2_repair *repair = plan(file, Q2_LEVEL_GUESS, false);
+    cr_expect_not(applies(repair, Q2_ACTION_CLEAR_L1_ENTRY));
+    cr_expect(applies(repair, Q2_ACTION_REBUILD_L2_TABLE));
+    struct content right = disk_of(healthy), mended = disk_of(q2_repair_file(repair));
+    cr_assert(right.bytes && mended.bytes);
+    cr_expect_eq(memcmp(right.bytes, mended.bytes, BEHIND), 0);
+    free(right.bytes);
+    free(mended.bytes);
+    q2_repair_free(repair);
+}
