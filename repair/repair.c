@@ -194,6 +194,12 @@ static int
 no_header(const struct q2_scene *scene, struct q2_error *err)
 {
     const struct q2_action *least = NULL;
+    uint8_t bytes[Q2_HEADER_KNOWN_LENGTH];
+    if (q2_file_read_padded(scene->base, 0, bytes, sizeof bytes, err) < 0)
+        return q2_error_set(err, Q2_ERR_IO,
+                            "%s: the header cannot be read, so that nothing can be mended in "
+                            "place; --salvage looks for the tables and copies what they lead to",
+                            scene->base->name);
     for (uint64_t i = 0; i < scene->plan.count; i++)
         if (!least || scene->plan.actions[i].confidence < least->confidence)
             least = &scene->plan.actions[i];

@@ -13,6 +13,8 @@
 
 enum {
     MIN_MEMORY = 256 << 20, /* bytes; the least that the default allows */
+    SECTOR = 512,
+    MAX_COVERED = 64 << 10, /* bytes at the start that cannot be read and may be made up for */
     MAX_DETOUR = 64 << 20,  /* bytes that new clusters may be farther away for dangling pointers */
 };
 
@@ -26,7 +28,7 @@ default_memory(uint64_t file_size)
     return q2_max(MIN_MEMORY, q2_min(file_size / 1024, UINT64_C(8) << 30));
 }
 
-/* NULL where the header is damaged beyond recognition. */
+/* NULL where the header is damaged beyond recognition, or cannot be read. */
 static int
 run_check(struct q2_scene *scene, struct q2_file *file, struct q2_check **ret_check,
           struct q2_error *err)
@@ -40,7 +42,7 @@ run_check(struct q2_scene *scene, struct q2_file *file, struct q2_check **ret_ch
     };
     struct q2_check *check = NULL;
     int rc = q2_check_run(file, &options, &check, err);
-    if (rc < 0 && rc != Q2_ERR_NOT_QCOW2)
+    if (rc < 0 && rc != Q2_ERR_NOT_QCOW2 && rc != Q2_ERR_IO) /* of the header: it cannot be read */
         return rc;
     if (check)
         check->file = file;
@@ -48,13 +50,27 @@ run_check(struct q2_scene *scene, struct q2_file *file, struct q2_check **ret_ch
     return 0;
 }
 
+/* Where the header cannot be read, zeros take its place for whoever looks for another one. */
+static int
+cover_header(struct q2_scene *scene, struct q2_error *err)
+{
+    uint8_t sector[SECTOR];
+    int rc = 0;
+    for (uint64_t at = 0; at < MAX_COVERED && rc == 0 && !scene->before; at += SECTOR) {
+        if (q2_file_read_padded(scene->base, at, sector, SECTOR, NULL) == 0)
+            break;
+        memset(sector, 0, sizeof sector);
+        rc = q2_file_write(scene->file, at, sector, SECTOR, err);
+    }
+    return rc;
+}
+
 /* What a damaged pointer leads to shows in compressed clusters only once they are decoded. */
 static bool
 needs_decoding(const struct q2_scene *scene)
 {
     const struct q2_check *check = scene->before;
-    return check && !scene->options->deep && scene->plan.level != Q2_LEVEL_LEAKS &&
-           check->counts.compressed_clusters;
+    return check && !scene->options->deep && scene->plan.level != Q2_LEVEL_LEAKS && check->packed;
 }
 
 static int
@@ -89,6 +105,8 @@ q2_scene_open(struct q2_file *base, const struct q2_scene_options *options,
         rc = run_check(scene, base, &scene->before, err);
     if (rc == 0 && needs_decoding(scene))
         rc = check_deeper(scene, err);
+    if (rc == 0)
+        rc = cover_header(scene, err);
     if (rc < 0) {
         q2_scene_close(scene);
         return rc;
@@ -162,7 +180,7 @@ q2_scene_restart(struct q2_scene *scene, struct q2_error *err)
     if (scene->check)
         scene->check->file = scene->file;
     scene->edited = false;
-    return 0;
+    return cover_header(scene, err);
 }
 
 int

@@ -197,3 +197,21 @@ Test(repair_unreadable, does_without_the_rest_of_the_first_cluster)
         q2_repair_free(repair);
     }
 }
+
+/* Where the header itself cannot be read, nothing can be mended in place, and people are told what
+ * to do. What a salvage goes by is found all the same. */
+Test(repair_unreadable, says_what_to_do_without_a_header)
+{
+    Q2_AUTOCLOSE struct q2_file *image =
+        build("cluster-size 4K\nsize 2M\nwrite 0 96K random\nsnapshot one\nwrite 32K 8K 0x42\n");
+    Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, 0);
+    const struct q2_repair_options options = {.level = Q2_LEVEL_CERTAIN, .threads = 1};
+    struct q2_repair *repair = NULL;
+    struct q2_error err = {0};
+    cr_expect_eq(q2_repair_plan(bad, &options, &repair, &err), Q2_ERR_IO, "%s", err.message);
+    cr_expect(strstr(err.message, "--salvage"), "%s", err.message);
+    repair = plan_at(bad, Q2_LEVEL_GUESS);
+    cr_assert(applied(repair, Q2_ACTION_REBUILD_HEADER));
+    cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
+    q2_repair_free(repair);
+}
