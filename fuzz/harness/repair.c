@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Whole images through the repair: planned, written through a journal, checked, planned again,
+ * undone. The image is never worse; nothing that a guest could read is lost unless the plan says
+ * so; a second repair finds nothing to do; undoing it restores every byte. */
+
+#include "repair/repair.h"
+#include "checker/check.h"
+#include "core/image/snapshots.h"
+#include "core/io/memory.h"
+#include "fuzz/fuzz.h"
+#include "fuzz/support/guest.h"
+#include "fuzz/support/image.h"
+#include "repair/journal.h"
+#include "repair/prove.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { DEEP = 1 << 0, FIXED_SIZE = 1 << 1, DISCARD = 1 << 2 }; /* of the flags */
+
+static struct q2_repair *
+plan(struct q2_file *file, const struct q2_fuzz_options *options)
+{
+    const struct q2_repair_options how = {
+        .level = (enum q2_repair_level)((options->level + Q2_LEVEL_CERTAIN) % 4),
+        .deep = options->flags & DEEP,
+        .fixed_size = options->flags & FIXED_SIZE,
+        .discard = options->flags & DISCARD,
+        .threads = 1,
+        .max_memory = Q2_FUZZ_MEMORY,
+    };
+    struct q2_error err = {0};
+    struct q2_repair *repair = NULL;
+    int rc = q2_repair_plan(file, &how, &repair, &err);
+    Q2_REQUIRE(rc == 0 || err.message[0] != '\0', "failed with %d and no word", rc);
+    return rc == 0 ? repair : NULL;
+}
+
+static struct q2_check *
+check(struct q2_file *file, const struct q2_fuzz_options *options)
+{
+    const struct q2_check_options how = {
+        .deep = options->flags & DEEP,
+        .threads = 1,
+        .max_memory = Q2_FUZZ_MEMORY,
+    };
+    struct q2_error err = {0};
+    struct q2_check *result = NULL;
+    int rc = q2_check_run(file, &how, &result, &err);
+    Q2_REQUIRE(rc == 0, "what was repaired cannot be checked: %s", err.message);
+    return result;
+}
+
+/* ---- what the guest sees ---- */
+
+/* The same disk before and after. */
+struct sides {
+    const struct q2_plan *plan;
+    uint32_t map; /* of the repaired image */
+    struct q2_image *after;
+};
+
+static void
+compare(void *data, uint64_t offset, const uint8_t *bytes, size_t length)
+{
+    const struct sides *sides = data;
+    uint8_t now[Q2_FUZZ_PIECE];
+    struct q2_error err = {0};
+    int rc = sides->after ? q2_image_read(sides->after, offset, now, length, &err) : -1;
+    if (rc == 0 && memcmp(bytes, now, length) == 0)
+        return;
+    Q2_REQUIRE(q2_plan_names(sides->plan, sides->map, offset, length),
+               "guest offset %" PRIu64 " of map %" PRIu32 " %s", offset, sides->map,
+               rc == 0 ? "reads otherwise" : "cannot be read any more");
+}
+
+/* Whether another snapshot has the same id, so that nobody can tell them apart. */
+static bool
+is_ambiguous(const struct q2_image *image, unsigned index)
+{
+    struct q2_snapshot_info one, other;
+    q2_snapshot_info(image, index, &one);
+    for (unsigned i = 0; i < q2_snapshot_count(image); i++) {
+        q2_snapshot_info(image, i, &other);
+        if (i != index && strcmp(one.id, other.id) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Compare the active disk (index 0), or snapshot index - 1. False: there is none. */
+static bool
+compare_map(struct q2_file *before, struct q2_file *after, const struct q2_plan *plan,
+            unsigned index)
+{
+    struct q2_image *old = q2_fuzz_open(before, 0), *new = q2_fuzz_open(after, 0);
+    struct q2_snapshot_info info;
+    struct sides sides = {.plan = plan, .after = new};
+    bool there = old && index <= q2_snapshot_count(old);
+    bool looked = there;
+    if (looked && index > 0) {
+        q2_snapshot_info(old, index - 1, &info);
+        unsigned found = 0;
+        looked = !is_ambiguous(old, index - 1);
+        if (looked && new) {
+            int rc = q2_snapshot_find(new, info.id, &found, NULL);
+            Q2_REQUIRE(rc == 0, "snapshot %s is gone", info.id);
+            sides.map = found + 1;
+            if (q2_snapshot_load(new, found, NULL) < 0)
+                sides.after = NULL;
+        }
+        looked = looked && q2_snapshot_load(old, index - 1, NULL) == 0;
+    }
+    if (looked)
+        q2_fuzz_guest(old, compare, &sides);
+    q2_image_close(old, NULL);
+    q2_image_close(new, NULL);
+    return there;
+}
+
+/* ---- the repair ---- */
+
+/* What the plan says that it writes, bytes. */
+static uint64_t
+planned_bytes(const struct q2_plan *plan)
+{
+    uint64_t total = 0;
+    for (uint64_t i = 0; i < plan->count; i++)
+        for (uint64_t j = 0; plan->actions[i].applied && j < plan->actions[i].written_count; j++)
+            total += plan->actions[i].written[j].length;
+    return total;
+}
+
+static void
+require_size(struct q2_file *before, struct q2_file *after, const struct q2_plan *plan,
+             const struct q2_fuzz_options *options)
+{
+    uint64_t old = 0, new = 0, most = planned_bytes(plan) + (2 << 20);
+    q2_file_size(before, &old, NULL);
+    q2_file_size(after, &new, NULL);
+    Q2_REQUIRE(new <= old || !(options->flags & FIXED_SIZE), "the file grew on a device");
+    Q2_REQUIRE(new <= old || new - old <= most,
+               "the file grew by %" PRIu64 " bytes, the plan writes %" PRIu64, new - old, most);
+}
+
+static void
+require_better(const struct q2_repair *repair, struct q2_file *before, struct q2_file *after,
+               const struct q2_fuzz_options *options)
+{
+    struct q2_check *first = q2_repair_before(repair), *last = check(after, options);
+    const struct q2_check_counts *now = q2_check_counts(last);
+    struct q2_geometry geometry;
+    /* Where there was no geometry, nothing behind the header has been looked at. */
+    if (first && q2_check_geometry(first, &geometry)) {
+        const struct q2_check_counts *then = q2_check_counts(first);
+        struct q2_objection objection = {0};
+        struct q2_error err = {0};
+        Q2_REQUIRE(now->corruptions <= then->corruptions, "%" PRIu64 " corruptions became %" PRIu64,
+                   then->corruptions, now->corruptions);
+        int rc = q2_prove_content(before, first, after, last, q2_repair_actions(repair), &objection,
+                                  &err);
+        Q2_REQUIRE(rc != 0, "what was written is not what was proven: %s", objection.text);
+    }
+    q2_check_free(last);
+}
+
+static void
+require_idle(struct q2_file *file, const struct q2_fuzz_options *options)
+{
+    struct q2_repair *repair = plan(file, options);
+    Q2_REQUIRE(repair, "what was repaired cannot be repaired");
+    const struct q2_plan *again = q2_repair_actions(repair);
+    for (uint64_t i = 0; i < again->count; i++)
+        Q2_REQUIRE(!again->actions[i].applied, "a second repair has to do: %s, %s",
+                   q2_action_id(again->actions[i].kind), again->actions[i].evidence);
+    q2_repair_free(repair);
+}
+
+static void
+require_undo(struct q2_file *file, struct q2_file *journal, struct q2_file *before)
+{
+    struct q2_error err = {0};
+    int rc = q2_journal_undo(journal, file, false, &err);
+    Q2_REQUIRE(rc == 0, "%s", err.message);
+    Q2_REQUIRE(q2_fuzz_equal(file, before), "undoing did not restore it");
+}
+
+static void
+carry_out(const struct q2_repair *repair, struct q2_file *before,
+          const struct q2_fuzz_options *options)
+{
+    const struct q2_plan *actions = q2_repair_actions(repair);
+    struct q2_file *file = q2_fuzz_copy(before), *journal = NULL;
+    struct q2_error err = {0};
+    bool needed = false;
+    int rc = q2_file_new_memory("journal", &journal, &err);
+    Q2_REQUIRE(rc == 0, "%s", err.message);
+    rc = q2_repair_apply(repair, file, journal, &needed, &err);
+    Q2_REQUIRE(rc == 0, "%s", err.message);
+    require_size(before, file, actions, options);
+    require_better(repair, before, file, options);
+    for (unsigned i = 0; i <= 16 && compare_map(before, file, actions, i); i++) {
+    }
+    require_idle(file, options);
+    require_undo(file, journal, before);
+    q2_file_close(journal);
+    q2_file_close(file);
+}
+
+static void
+run(const uint8_t *input, size_t length)
+{
+    struct q2_fuzz_options options;
+    length = q2_fuzz_split(input, length, &options);
+    struct q2_file *file = q2_fuzz_file(input, length);
+    struct q2_repair *repair = plan(file, &options);
+    if (repair && q2_repair_needed(repair))
+        carry_out(repair, file, &options);
+    struct q2_file *untouched = q2_fuzz_file(input, length);
+    Q2_REQUIRE(q2_fuzz_equal(file, untouched), "planning wrote to the image");
+    q2_file_close(untouched);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
+
+const struct q2_harness q2_harness = {"repair", Q2_FUZZ_IMAGE, 1 << 18, run};

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Makes the seeds: small images, few, that between them have all features and all problems.
+ *
+ *     seeds-images FOLDER RECIPE...
+ *
+ * Each recipe is built as it is and checked; then the smallest clusters are looked for with which
+ * it is no longer than a seed may be and has the same problems, or, failing that, any. Of images
+ * that are alike in what they have and in what is wrong with them, only the first becomes a seed;
+ * but those that are written for this, in this folder, all do.
+ * FOLDER gets the folders check, repair and salvage. */
+
+#include "checker/check.h"
+#include "core/base/cleanup.h"
+#include "core/base/endian.h"
+#include "core/io/memory.h"
+#include "core/io/posix.h"
+#include "corpus/recipe/recipe.h"
+#include "fuzz/fuzz.h"
+#include "fuzz/images/seeds.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum {
+    MOST_BYTES = 64 << 10,
+    MOST_LARGE_BYTES = 128 << 10, /* in clusters as large as subclusters need */
+    MOST_BUILT_BYTES = 16 << 20,
+    MOST_SEEDS = 2000,
+    PROBLEM_BYTES = (Q2_PROBLEM_COUNT + 7) / 8,
+    DEEP = 1 << 0,   /* a flag of the harness check */
+    NATIVE = 1 << 0, /* of the harness salvage: to a qcow2 image */
+};
+
+/* What an image is like. */
+struct kind {
+    uint8_t problems[PROBLEM_BYTES];
+    uint8_t version, cluster_bits, crypt_method, refcount_order, compression;
+    uint8_t features; /* incompatible ones */
+    bool broken;      /* cannot even be checked */
+    bool damaged;
+    bool snapshots, bitmaps, backing;
+};
+
+struct seed {
+    struct q2_file *file; /* NULL: none */
+    uint64_t size;
+    struct kind kind;
+};
+
+static struct {
+    const char *folder;
+    struct kind kinds[MOST_SEEDS];
+    size_t count;
+    uint8_t problems[PROBLEM_BYTES]; /* of all seeds */
+} made;
+
+static void
+die(const char *what, const char *why)
+{
+    fprintf(stderr, "seeds-images: %s: %s\n", what, why);
+    exit(1);
+}
+
+/* ---- one image ---- */
+
+static void
+describe(struct seed *seed)
+{
+    struct q2_check_options options = {.threads = 1, .deep = seed->size <= MOST_BYTES};
+    struct q2_check *check = NULL;
+    struct kind *kind = &seed->kind;
+    if (seed->size > MOST_BUILT_BYTES || q2_check_run(seed->file, &options, &check, NULL) < 0) {
+        kind->broken = kind->damaged = true;
+        return;
+    }
+    const struct q2_header *header = q2_check_header(check);
+    kind->version = (uint8_t)header->version;
+    kind->cluster_bits = (uint8_t)header->cluster_bits;
+    kind->crypt_method = (uint8_t)header->crypt_method;
+    kind->refcount_order = (uint8_t)header->refcount_order;
+    kind->compression = header->compression_type;
+    kind->features = (uint8_t)header->incompatible_features;
+    kind->snapshots = header->nb_snapshots > 0;
+    kind->bitmaps = header->autoclear_features & Q2_AUTOCLEAR_BITMAPS;
+    kind->backing = header->backing_file_offset > 0;
+    for (size_t i = 0; i < q2_check_finding_count(check); i++) {
+        enum q2_problem problem = q2_check_finding(check, i)->problem;
+        kind->problems[problem / 8] |= (uint8_t)(1 << problem % 8);
+    }
+    kind->damaged = q2_check_exit(check) != Q2_EXIT_CLEAN;
+    q2_check_free(check);
+}
+
+static void
+drop(struct seed *seed)
+{
+    q2_file_close(seed->file);
+    *seed = (struct seed){0};
+}
+
+/* Build the image of a recipe; without a file where that is not possible. */
+static struct seed
+build(const char *name, const char *text)
+{
+    struct seed seed = {0};
+    struct q2_recipe *recipe = NULL;
+    if (q2_file_new_memory("seed", &seed.file, NULL) < 0)
+        die(name, "no memory");
+    const struct q2_recipe_target target = {.image = seed.file};
+    if (q2_recipe_parse(name, text, strlen(text), &recipe, NULL) < 0 ||
+        q2_recipe_build(recipe, &target, NULL) < 0 ||
+        q2_file_size(seed.file, &seed.size, NULL) < 0) {
+        drop(&seed);
+    } else {
+        describe(&seed);
+    }
+    q2_recipe_free(recipe);
+    return seed;
+}
+
+static bool
+is_small(const struct seed *seed)
+{
+    bool large = seed->kind.cluster_bits >= Q2_MIN_EXTENDED_CLUSTER_BITS;
+    return seed->file && seed->size <= (large ? MOST_LARGE_BYTES : MOST_BYTES);
+}
+
+/* Whether all problems that are wanted are there. */
+static bool
+is_enough(const struct kind *kind, const struct kind *wanted)
+{
+    for (size_t i = 0; i < PROBLEM_BYTES; i++)
+        if (wanted->problems[i] & ~kind->problems[i])
+            return false;
+    return true;
+}
+
+/* The recipe in smaller clusters, and cut off if that is wanted. */
+static struct seed
+build_scaled(const char *name, const char *text, const struct seed_scale *scale, bool cut)
+{
+    Q2_AUTOFREE char *scaled = seed_scale(text, scale), *whole = NULL;
+    if (!scaled || asprintf(&whole, "%s\n%s", scaled, cut ? "truncate 60K\n" : "") < 0)
+        return (struct seed){0};
+    return build(name, whole);
+}
+
+/* The smallest image of a recipe that is what the recipe means; or, failing that, something. */
+static struct seed
+shrink(const char *name, const char *text)
+{
+    static const struct seed_scale scales[] = {{9, false},  {9, true},  {12, false}, {12, true},
+                                               {14, false}, {14, true}, {0, false}};
+    enum { SCALES = sizeof scales / sizeof *scales };
+    struct seed wanted = build(name, text), next_best = {0};
+    if (is_small(&wanted))
+        return wanted;
+    for (size_t i = 0; i < 2 * SCALES && wanted.file; i++) {
+        struct seed seed = build_scaled(name, text, &scales[i % SCALES], i >= SCALES);
+        if (is_small(&seed) && is_enough(&seed.kind, &wanted.kind)) {
+            drop(&wanted);
+            drop(&next_best);
+            return seed;
+        }
+        if (is_small(&seed) && !next_best.file && seed.kind.damaged)
+            next_best = seed;
+        else
+            drop(&seed);
+    }
+    drop(&wanted);
+    return next_best;
+}
+
+/* ---- the folders ---- */
+
+static void
+put(const char *harness, const char *name, const struct seed *seed,
+    const struct q2_fuzz_options *options)
+{
+    static uint8_t bytes[MOST_LARGE_BYTES + Q2_FUZZ_OPTIONS_LENGTH];
+    Q2_AUTOFREE char *path = NULL;
+    size_t length = (size_t)seed->size;
+    if (q2_file_read(seed->file, 0, bytes, length, NULL) < 0)
+        die(name, "cannot be read back");
+    if (options) {
+        uint8_t *at = bytes + length;
+        q2_store_be64(at, Q2_FUZZ_OPTIONS_MAGIC);
+        at[8] = options->level;
+        at[9] = options->flags;
+        q2_store_be16(at + 10, options->number);
+        q2_store_be32(at + 12, options->chance);
+        length += Q2_FUZZ_OPTIONS_LENGTH;
+    }
+    if (asprintf(&path, "%s/%s/%s", made.folder, harness, name) < 0)
+        die(name, "no memory");
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(bytes, 1, length, file) != length || fclose(file) != 0)
+        die(path, strerror(errno));
+}
+
+static bool
+is_known(const struct kind *kind)
+{
+    for (size_t i = 0; i < made.count; i++)
+        if (memcmp(&made.kinds[i], kind, sizeof *kind) == 0)
+            return true;
+    return false;
+}
+
+static void
+add(const char *name, const char *text)
+{
+    struct seed seed = shrink(name, text);
+    bool own = strncmp(name, "images-", 7) == 0;
+    if (seed.file && (own || !is_known(&seed.kind)) && made.count < MOST_SEEDS) {
+        uint8_t turn = (uint8_t)made.count;
+        made.kinds[made.count++] = seed.kind;
+        for (size_t i = 0; i < PROBLEM_BYTES; i++)
+            made.problems[i] |= seed.kind.problems[i];
+        const struct q2_fuzz_options deep = {.flags = DEEP}, level = {.level = turn % 4},
+                                     format = {.flags = NATIVE};
+        put("check", name, &seed, turn % 4 == 0 ? &deep : NULL);
+        put("salvage", name, &seed, turn % 2 == 0 ? &format : NULL);
+        if (seed.kind.damaged || turn % 4 == 0)
+            put("repair", name, &seed, &level);
+    }
+    drop(&seed);
+}
+
+/* ---- recipes ---- */
+
+/* healthy/bitmaps.recipe is healthy-bitmaps, cases/l1-lost/recipe is l1-lost. */
+static char *
+name_of(const char *path)
+{
+    char *copy = strdup(path), *name = NULL;
+    char *last = copy ? strrchr(copy, '/') : NULL;
+    if (!last)
+        die(path, "is in no folder");
+    *last++ = '\0';
+    const char *folder = strrchr(copy, '/');
+    folder = folder ? folder + 1 : copy;
+    last[strcspn(last, ".")] = '\0';
+    bool is_case = strcmp(last, "recipe") == 0;
+    if (asprintf(&name, "%s%s%s", folder, is_case ? "" : "-", is_case ? "" : last) < 0)
+        die(path, "no memory");
+    free(copy);
+    return name;
+}
+
+static char *
+read_text(const char *path)
+{
+    Q2_AUTOCLOSE struct q2_file *file = NULL;
+    struct q2_error err = {0};
+    uint64_t size = 0;
+    int rc = q2_file_open(path, 0, &file, &err);
+    rc = rc ? rc : q2_file_size(file, &size, &err);
+    char *text = rc ? NULL : calloc(1, size + 1);
+    if (text && q2_file_read(file, 0, text, size, &err) < 0)
+        rc = -1;
+    if (rc || !text)
+        die(path, err.message);
+    return text;
+}
+
+static void
+make_folder(const char *harness)
+{
+    Q2_AUTOFREE char *path = NULL;
+    if (asprintf(&path, "%s/%s", made.folder, harness) < 0)
+        die(harness, "no memory");
+    if (mkdir(path, 0777) < 0 && errno != EEXIST)
+        die(path, strerror(errno));
+}
+
+int
+main(int argc, char **argv)
+{
+    if (argc < 3)
+        die("usage", "seeds-images FOLDER RECIPE...");
+    made.folder = argv[1];
+    make_folder("check");
+    make_folder("repair");
+    make_folder("salvage");
+    for (int i = 2; i < argc; i++) {
+        Q2_AUTOFREE char *name = name_of(argv[i]), *text = read_text(argv[i]);
+        add(name, text);
+    }
+    printf("%zu seeds of %d recipes\n", made.count, argc - 2);
+    for (int i = 0; i < Q2_PROBLEM_COUNT; i++)
+        if (!(made.problems[i / 8] >> i % 8 & 1))
+            printf("no seed has %s\n", q2_problem_id((enum q2_problem)i));
+    return 0;
+}
