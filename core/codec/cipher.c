@@ -153,9 +153,10 @@ set_essiv(struct q2_cipher *cipher, const char *hash_name, const uint8_t *key, s
 
 /* What follows the dash: plain, plain64 or essiv:HASH. A hash after the others means nothing. */
 static int
-set_vectors(struct q2_cipher *cipher, const char *mode, const char *generator, const uint8_t *key,
-            size_t key_bytes, struct q2_error *err)
+set_vectors(struct q2_cipher *cipher, const char *mode, const uint8_t *key, size_t key_bytes,
+            struct q2_error *err)
 {
+    const char *generator = mode + strcspn(mode, "-") + 1;
     size_t length = strcspn(generator, ":");
     if (length == 5 && memcmp(generator, "essiv", 5) == 0 && generator[length])
         return set_essiv(cipher, generator + length + 1, key, key_bytes, err);
@@ -169,8 +170,7 @@ set_vectors(struct q2_cipher *cipher, const char *mode, const char *generator, c
 }
 
 static int
-set_mode(struct q2_cipher *cipher, const char *mode, const uint8_t *key, size_t key_bytes,
-         struct q2_error *err)
+set_mode(struct q2_cipher *cipher, const char *mode, struct q2_error *err)
 {
     size_t length = strcspn(mode, "-");
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
@@ -178,7 +178,7 @@ set_mode(struct q2_cipher *cipher, const char *mode, const uint8_t *key, size_t 
             cipher->run = modes[i].run;
     if (!cipher->run || !mode[length])
         return unsupported(err, "cipher mode", mode);
-    return set_vectors(cipher, mode, mode + length + 1, key, key_bytes, err);
+    return 0;
 }
 
 static int
@@ -207,9 +207,12 @@ q2_cipher_new(const char *name, const char *mode, const uint8_t *key, size_t key
     if (!cipher)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a cipher");
     pthread_mutex_init(&cipher->lock, NULL);
-    int r = set_mode(cipher, mode, key, key_bytes, err);
+    int r = set_mode(cipher, mode, err);
     if (r == 0)
         r = set_key(cipher, mode, key, key_bytes, err);
+    /* Only now is the length, which may come from a header, known to be that of a key. */
+    if (r == 0)
+        r = set_vectors(cipher, mode, key, key_bytes, err);
     /* The first lane now, so that a libcrypto that refuses says so before there is data. */
     if (r == 0 && !(cipher->idle = lane_new(cipher)))
         r = q2_error_set(err, Q2_ERR_NOMEM, "no memory for a key schedule");

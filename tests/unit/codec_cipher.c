@@ -277,6 +277,8 @@ static const struct refused {
     {"aes", "cbc-plain64", 64, Q2_ERR_RANGE, "AES in mode cbc-plain64 has no keys of 64 bytes"},
     {"aes", "xts-plain64", 16, Q2_ERR_RANGE, "AES in mode xts-plain64 has no keys of 16 bytes"},
     {"aes", "xts-plain64", 33, Q2_ERR_RANGE, "AES in mode xts-plain64 has no keys of 33 bytes"},
+    {"aes", "cbc-essiv:sha256", 1 << 30, Q2_ERR_RANGE,
+     "AES in mode cbc-essiv:sha256 has no keys of 1073741824 bytes"},
 };
 
 Test(codec_cipher, what_is_refused)
