@@ -71,6 +71,8 @@ differ(void *data, const struct difference *difference)
         printf("%s.%s: ours %s, QEMU's %s (%s): %s\n", difference->fact, difference->field,
                difference->ours, difference->theirs, difference->traits,
                rule ? rule->reason : "unexplained");
+    if (looking->shown && !rule)
+        printf("%s%s", difference->our_words, difference->their_words);
     if (rule || looking->unexplained)
         return;
     looking->unexplained = true;

@@ -20,15 +20,15 @@ print_features(const struct q2_header *header)
         bool has;
         const char *name;
     } features[] = {
-        {header->version == 2, "v2"},
-        {header->backing_file_offset != 0, "has-backing"},
-        {header->crypt_method != 0, "is-encrypted"},
-        {header->incompatible_features & Q2_INCOMPATIBLE_DATA_FILE, "has-data-file"},
-        {header->incompatible_features & Q2_INCOMPATIBLE_EXTENDED_L2, "is-extended"},
-        {header->incompatible_features & Q2_INCOMPATIBLE_DIRTY, "is-dirty"},
-        {header->incompatible_features & Q2_INCOMPATIBLE_CORRUPT, "is-marked-corrupt"},
-        {header->autoclear_features & Q2_AUTOCLEAR_BITMAPS, "has-bitmaps"},
-        {header->nb_snapshots != 0, "has-snapshots"},
+        {header->version == 2, "+v2"},
+        {header->backing_file_offset != 0, "+backing"},
+        {header->crypt_method != 0, "+encrypted"},
+        {header->incompatible_features & Q2_INCOMPATIBLE_DATA_FILE, "+data-file"},
+        {header->incompatible_features & Q2_INCOMPATIBLE_EXTENDED_L2, "+extended"},
+        {header->incompatible_features & Q2_INCOMPATIBLE_DIRTY, "+dirty"},
+        {header->incompatible_features & Q2_INCOMPATIBLE_CORRUPT, "+marked-corrupt"},
+        {header->autoclear_features & Q2_AUTOCLEAR_BITMAPS, "+bitmaps"},
+        {header->nb_snapshots != 0, "+snapshots"},
     };
     for (size_t i = 0; i < sizeof features / sizeof *features; i++)
         if (features[i].has)

@@ -5,6 +5,7 @@
 
 #include "fuzz/differential/trial.h"
 
+#include "core/format/problem.h"
 #include "core/tool/tool.h"
 
 #include <fcntl.h>
@@ -49,10 +50,9 @@ void
 trial_differ(struct trial *trial, const char *fact, const char *field, const char *ours,
              const char *theirs)
 {
-    if (strcmp(ours, theirs) == 0)
-        return;
-    const struct difference difference = {fact, field, ours, theirs, trial->report.traits};
-    trial->differ(trial->data, &difference);
+    const struct difference difference = {fact, field, ours, theirs, trial->report.traits, "", ""};
+    if (strcmp(ours, theirs) != 0)
+        trial->differ(trial->data, &difference);
 }
 
 void
@@ -65,12 +65,41 @@ trial_differ_numbers(struct trial *trial, const char *fact, const char *field, u
     trial_differ(trial, fact, field, a, b);
 }
 
+/* Our message names the rule of the format that is broken. */
+static bool
+find_problem(const char *words, const char **ret_id)
+{
+    char *copy = strdup(words), *rest = copy;
+    enum q2_problem problem;
+    bool found = false;
+    for (char *word; !found && (word = strsep(&rest, " :\n"));) {
+        found = q2_problem_find(word, &problem);
+        if (found)
+            *ret_id = q2_problem_id(problem);
+    }
+    free(copy);
+    return found;
+}
+
 bool
 trial_differ_ends(struct trial *trial, const char *fact, const char *field,
                   const struct outcome *ours, const struct outcome *theirs)
 {
-    char a[16], b[16];
-    trial_differ(trial, fact, field, outcome_word(ours, a), outcome_word(theirs, b));
+    char a[16], b[16], traits[4096];
+    const char *refused = "";
+    bool named = ours->end == RUN_EXIT && find_problem(ours->errors, &refused);
+    snprintf(traits, sizeof traits, "%s%s%s,", trial->report.traits, named ? "!" : "", refused);
+    const struct difference difference = {
+        .fact = fact,
+        .field = field,
+        .ours = outcome_word(ours, a),
+        .theirs = outcome_word(theirs, b),
+        .traits = traits,
+        .our_words = ours->errors,
+        .their_words = theirs->errors,
+    };
+    if (strcmp(difference.ours, difference.theirs) != 0)
+        trial->differ(trial->data, &difference);
     return outcome_is_exit(ours, 0) && outcome_is_exit(theirs, 0);
 }
 
@@ -114,6 +143,7 @@ static int
 call_command(const void *data)
 {
     const struct command_line *line = data;
+    optind = 0; /* another command line than the one of this program */
     for (const struct tool_command *const *command = tool_commands; *command; command++)
         if (strcmp((*command)->name, line->argv[0]) == 0)
             return (*command)->run(line->argc, (char **)(uintptr_t)line->argv);

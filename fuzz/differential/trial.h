@@ -28,6 +28,7 @@ struct difference {
     const char *fact, *field;
     const char *ours, *theirs;
     const char *traits;
+    const char *our_words, *their_words; /* what was said; may be empty */
 };
 
 struct trial {
