@@ -23,7 +23,7 @@ enum {
 };
 
 /* As much as is done without data in one piece: progress is shown in between. */
-#define EMPTY_PIECE (UINT64_C(64) << 30)
+#define EMPTY_PIECE (UINT64_C(64) << 40)
 
 /* What is to be done about a block of the target. */
 enum block_kind { BLOCK_SKIP, BLOCK_ZERO, BLOCK_DATA };
@@ -65,7 +65,9 @@ resolve_nothing(const struct copying *c, struct salvage_run *run)
     if (!source->backing) {
         run->kind = SALVAGE_GONE;
         run->state = Q2_SALVAGE_LOST;
-        run->why = "the backing file, which has it, is missing";
+        run->why = c->copy->options->given_names_only && !c->copy->options->backing_file
+                       ? "the backing file, which has it, was not to be opened"
+                       : "the backing file, which has it, is missing";
         return;
     }
     if (run->offset >= size) {
