@@ -220,7 +220,8 @@ probe(struct q2_carving *carving, uint64_t cluster, struct q2_error *err)
 {
     struct q2_slots *slots = carving->slots;
     struct q2_carved table = {.offset = cluster << slots->scene->check->geometry.cluster_bits,
-                              .home = Q2_NO_SLOT};
+                              .home = Q2_NO_SLOT,
+                              .named = Q2_NO_SLOT};
     bool l1;
     if (carving->dropped || is_refcount_table(slots->scene->check, table.offset) ||
         !has_form(carving, table.offset, &table.like_l2, &l1))

@@ -39,6 +39,8 @@ struct q2_carved {
     uint64_t refcount;
     struct q2_table_facts facts;
     uint64_t home;  /* slot in which a sound table shares data with it; Q2_NO_SLOT: none */
+    uint64_t named; /* slot that its data names (numbering.h); Q2_NO_SLOT: none */
+    bool ruled;     /* and several tables agree in how */
     uint32_t leads; /* L1 tables that were found and lead to it */
     bool like_l2;   /* by its form */
     bool is_l1;     /* it leads to tables */

@@ -11,6 +11,7 @@
 #include "repair/fix.h"
 
 #include "core/base/checked.h"
+#include "repair/numbering.h"
 #include "repair/tables_parts.h"
 
 #include <inttypes.h>
@@ -26,6 +27,8 @@ q2_tables_open(struct q2_scene *scene, struct q2_tables *ret_tables, struct q2_e
         rc = q2_slots_load(tables.survey, &tables.slots, err);
     if (rc == 0)
         rc = q2_carve(tables.slots, &tables.carving, err);
+    if (rc == 0)
+        rc = q2_number_tables(tables.carving, err);
     if (rc < 0) {
         q2_tables_close(&tables);
         return rc;

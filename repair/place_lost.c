@@ -287,6 +287,24 @@ put_chains(struct q2_place_work *work, struct q2_error *err)
     return rc;
 }
 
+/* Tables into the slots that their data names. */
+static int
+put_named(struct q2_place_work *work, struct q2_error *err)
+{
+    int rc = 0;
+    for (uint64_t i = 0; work->map == 0 && i < work->count && rc == 0; i++) {
+        struct q2_node *node = &work->nodes[i];
+        if (!node->found || node->slot != Q2_NO_SLOT || node->found->named == Q2_NO_SLOT ||
+            !q2_work_can_go(work, node, node->found->named))
+            continue;
+        bool alone = q2_work_rivals(work, node->found, node->found->named) == 1;
+        rc = q2_work_put(work, node, node->found->named,
+                         alone && node->found->ruled ? Q2_LIKELY : Q2_GUESS,
+                         "the blocks that it maps are numbered, and so is its slot", err);
+    }
+    return rc;
+}
+
 /* ---- the whole ---- */
 
 static int
@@ -304,6 +322,8 @@ place_map(struct q2_placing *placing, uint32_t map, struct q2_error *err)
             rc = q2_put_in_order(&work, true, err);
         if (rc == 0)
             rc = put_chains(&work, err);
+        if (rc == 0)
+            rc = put_named(&work, err);
         if (rc == 0)
             rc = q2_put_in_order(&work, false, err);
     }

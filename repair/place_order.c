@@ -137,7 +137,8 @@ trust(const struct q2_place_work *work, struct q2_node *const *list, uint64_t co
         return Q2_GUESS;
     if (loose == 1 && open == 1)
         return Q2_CERTAIN;
-    if (!work->in_order)
+    /* Two tables in place are the least that has an order. */
+    if (!work->in_order || (loose > 1 && work->anchors < 2 && !are_sequential(list, count)))
         return Q2_GUESS;
     if (are_sequential(list, count) && (loose == open || work->anchors + work->strong >= ENOUGH))
         return Q2_CERTAIN;
