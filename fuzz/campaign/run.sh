@@ -9,6 +9,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=fuzz/campaign/corpora.sh
 source "$fuzz/campaign/corpora.sh"
+# shellcheck source=fuzz/campaign/schedule.sh
+source "$fuzz/campaign/schedule.sh"
 # shellcheck source=fuzz/campaign/triage.sh
 source "$fuzz/campaign/triage.sh"
 
@@ -102,26 +104,7 @@ set_option()
     esac
 }
 
-# ---- the schedule ----
-
-# Harnesses take turns, so that a campaign that is stopped early has been everywhere. A turn is not so
-# short that reading the corpus counts.
-turn=600
-
-# Lines `HARNESS INDEX SECONDS`, in the order of their start.
-schedule()
-{
-    local count=${#harnesses[@]} turns round slot
-    turns=$(((duration + turn - 1) / turn))
-    for ((round = 0; round < turns; round++)); do
-        local begin=$((duration * round / turns)) end=$((duration * (round + 1) / turns))
-        # With more processes than harnesses, some harnesses have one more than others, in turn.
-        for ((slot = 0; slot < (jobs > count ? jobs : count); slot++)); do
-            echo "${harnesses[(slot + (slot >= count ? round : 0)) % count]} $((slot / count))" \
-                $((end - begin))
-        done
-    done
-}
+# ---- running it ----
 
 declare -A running=() # process -> HARNESS INDEX
 busy_with=            # the same as text

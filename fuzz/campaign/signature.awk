@@ -5,13 +5,26 @@
 # a name made of it. Numbers, addresses and lines are not part of it: they change with the input, and
 # with the next edit of the source.
 
+# Numbers become N, those in names like l2 do not.
+function without_numbers(text,    words, count, i) {
+    gsub(/0x[0-9a-f]+/, "N", text)
+    count = split(text, words, " ")
+    text = ""
+    for (i = 1; i <= count; i++) {
+        if (words[i] ~ /^[^A-Za-z]*[0-9]/)
+            gsub(/[0-9]+/, "N", words[i])
+        text = text (i > 1 ? " " : "") words[i]
+    }
+    return text
+}
+
 # What a Q2_REQUIRE says: "HARNESS: FILE:LINE: CONDITION does not hold: WORDS".
 !requirement && match($0, /[^ ]+\.[ch]:[0-9]+: .* does not hold: /) {
     where = substr($0, RSTART, RLENGTH)
     words = substr($0, RSTART + RLENGTH)
     sub(/:[0-9]+: .*/, "", where)
     sub(/.*\//, "", where)
-    gsub(/0x[0-9a-f]+|[0-9]+/, "N", words)
+    words = without_numbers(words)
     requirement = where ": " words
     name = words
 }

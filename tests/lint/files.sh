@@ -10,10 +10,11 @@ source "$(dirname "$0")/rooms.sh"
 
 broken=0
 
-find CMakeLists.txt kit .ci ./*.md "${rooms[@]}" -type f \
+find CMakeLists.txt kit .ci .clusterfuzzlite .github ./*.md "${rooms[@]}" -type f \
     \( -name '*.[ch]' -o -name '*.def' -o -name '*.sh' -o -name '*.py' -o -name '*.1' \
     -o -name CMakeLists.txt -o -name '*.cmake' -o -name '*.recipe' -o -name '*.bash' \
-    -o -name '*.md' -o -name '*.jq' -o -name '*.in' -o -name run -o -name kit \) -print0 | xargs -0 awk '
+    -o -name '*.md' -o -name '*.jq' -o -name '*.in' -o -name '*.awk' \
+    -o -name '*.yml' -o -name '*.yaml' -o -name Dockerfile -o -name run -o -name kit \) -print0 | xargs -0 awk '
 function complain(what) {
     printf "%s: %s\n", file, what
     broken = 1
@@ -47,7 +48,7 @@ END {
 # Assembled so that this file does not find itself.
 top=/
 if grep -rnIE --exclude-dir=.git --exclude-dir=build "(^|[^[:alnum:]_.\$}>)])${top}(root|work|home)/" \
-    CMakeLists.txt CMakePresets.json kit .ci ./*.md "${rooms[@]}"; then
+    CMakeLists.txt CMakePresets.json kit .ci .clusterfuzzlite .github ./*.md "${rooms[@]}"; then
     echo "the lines above name a path of somebody's machine"
     broken=1
 fi
