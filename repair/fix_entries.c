@@ -15,6 +15,8 @@
 
 #include <inttypes.h>
 
+enum { MAX_RIVALS = 16 }; /* entries that share a cluster, of which one is told from the others */
+
 struct decision {
     enum q2_action_kind action;
     enum q2_confidence confidence;
@@ -31,6 +33,9 @@ struct mender {
     uint64_t peer;                     /* what another map has here, and misses a reference */
     bool several_peers;                /* there may be more than one such cluster */
     struct q2_matches near;
+    uint64_t *later; /* a bit for each suspect that is left for last */
+    bool last;
+    uint64_t left; /* clusters that are lost still, at the last count */
     struct {
         uint64_t at, first; /* of the run, and of the clusters that it was held against */
         bool fits;
@@ -88,8 +93,7 @@ choose_near(const struct mender *mender, struct decision *ret_decision)
     if (near->count == 0)
         return false;
     /* Or it led to what is lost, and more than one bit is gone. */
-    bool empties =
-        !near->items[0].cluster && mender->entries->lost && !geometry_of(mender)->data_file;
+    bool empties = !near->items[0].cluster && mender->left && !geometry_of(mender)->data_file;
     *ret_decision = (struct decision){
         .action = Q2_ACTION_MEND_L2_ENTRY,
         .confidence = near->count > 1 ? Q2_GUESS
@@ -310,9 +314,29 @@ static bool
 is_coincidence(const struct mender *mender, bool uncounted)
 {
     const struct q2_scene *scene = mender->entries->survey->scene;
-    if (mender->entries->lost > 1)
+    if (mender->near.items[0].cluster ? mender->entries->lost > 1 : mender->left > 0)
         return true;
     return uncounted && q2_scene_count(scene, Q2_PROBLEM_REFCOUNT_ZERO) > 1;
+}
+
+/* Whether an entry that shares its cluster was empty before one bit was set: the cluster counts one
+ * reference, and another has the COPIED flag that goes with it. */
+static bool
+was_empty(const struct mender *mender, const struct q2_match *match)
+{
+    struct q2_entries *entries = mender->entries;
+    const struct q2_suspect *suspect = mender->suspect;
+    uint64_t raw = suspect->entry.raw;
+    uint64_t cluster = q2_entry_offset(raw) >> geometry_of(mender)->cluster_bits;
+    const struct q2_sharing *sharing = q2_entries_sharing(entries, cluster);
+    if (match->raw || mender->near.count > 1 || (raw & (raw - 1)) || !sharing ||
+        sharing->end - sharing->first > MAX_RIVALS || !entries->survey->counts_help ||
+        q2_survey_refcount(entries->survey, &entries->reader, cluster) != 1)
+        return false;
+    for (uint64_t i = sharing->first; i < sharing->end; i++)
+        if (entries->survey->suspects[entries->sharers[i].suspect].entry.raw & Q2_ENTRY_COPIED)
+            return true;
+    return false;
 }
 
 /* A pointer that is not broken is only doubted for what it leads to. */
@@ -352,6 +376,8 @@ choose_doubted(struct mender *mender, struct decision *ret_decision)
         ret_decision->confidence = free ? Q2_GUESS : Q2_LIKELY;
     if ((suspect->why & Q2_SUSPECT_SHARED) && !(suspect->why & Q2_SUSPECT_METADATA) && !decided)
         ret_decision->confidence = Q2_GUESS;
+    if (near && was_empty(mender, &ret_decision->match))
+        ret_decision->confidence = Q2_CERTAIN;
     ret_decision->change = Q2_CHANGE_REPLACED;
     return true;
 }
@@ -386,10 +412,42 @@ mend(struct mender *mender, uint64_t index, struct q2_error *err)
     q2_entries_peers(entries, mender->suspect, 1, &mender->peer, &mender->several_peers);
     entries->matcher.also = mender->peer;
     q2_match_near(&entries->matcher, mender->suspect, 1, &mender->near);
+    if (!mender->last && mender->near.count && !mender->near.items[0].cluster) {
+        entries->matcher.also = 0;
+        q2_bit_set(mender->later, index);
+        return 0;
+    }
     bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);
     bool found = broken ? choose_broken(mender, &decision) : choose_doubted(mender, &decision);
     entries->matcher.also = 0;
     return found ? carry_out(mender, &decision, err) : 0;
+}
+
+/* Entries that may have been empty come last: by then it is known what the others led to, and
+ * whether anything is still lost. */
+static int
+mend_all(struct q2_entries *entries, struct q2_error *err)
+{
+    struct q2_survey *survey = entries->survey;
+    uint64_t words = survey->suspect_count / 64 + 1;
+    struct mender mender = {.entries = entries, .left = entries->lost};
+    void *later;
+    int rc = q2_budget_calloc(&survey->scene->budget, words, 8, "damaged entries", &later, err);
+    if (rc < 0)
+        return rc;
+    mender.later = later;
+    for (uint64_t i = 0; i < survey->suspect_count && rc == 0; i++)
+        if (!survey->suspects[i].is_l1)
+            rc = mend(&mender, i, err);
+    mender.last = true;
+    mender.left = 0;
+    for (uint64_t cluster = 1; cluster < survey->clusters; cluster++)
+        mender.left += q2_survey_lost(survey, cluster);
+    for (uint64_t i = 0; i < survey->suspect_count && rc == 0; i++)
+        if (q2_bit_test(mender.later, i))
+            rc = mend(&mender, i, err);
+    q2_budget_free(&survey->scene->budget, later, words, 8);
+    return rc;
 }
 
 int
@@ -401,10 +459,7 @@ q2_fix_entries(struct q2_scene *scene, struct q2_error *err)
     int rc = q2_entries_init(&entries, scene, err);
     if (rc < 0)
         return rc;
-    struct mender mender = {.entries = &entries};
-    for (uint64_t i = 0; i < entries.survey->suspect_count && rc == 0; i++)
-        if (!entries.survey->suspects[i].is_l1)
-            rc = mend(&mender, i, err);
+    rc = mend_all(&entries, err);
     q2_entries_destroy(&entries);
     return rc;
 }

@@ -43,6 +43,13 @@ copy_cluster(struct q2_scene *scene, uint64_t from, uint64_t to, struct q2_error
     return rc;
 }
 
+/* Whether an entry may have been empty before one bit was set: a copy would hide that for good. */
+static bool
+may_have_been_empty(uint64_t raw)
+{
+    return (raw & (raw - 1)) == 0;
+}
+
 static int
 separate(struct copies *copies, const struct q2_suspect *suspect, struct q2_error *err)
 {
@@ -55,8 +62,9 @@ separate(struct copies *copies, const struct q2_suspect *suspect, struct q2_erro
         return copies->full ? 0 : rc;
     }
     uint64_t flags = raw & ~Q2_ENTRY_OFFSET;
+    bool doubt = entries->lost || may_have_been_empty(raw);
     bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_SEPARATE_CLUSTER,
-                               entries->lost ? Q2_LIKELY : Q2_CERTAIN, suspect->at,
+                               doubt ? Q2_LIKELY : Q2_CERTAIN, suspect->at,
                                "the cluster at 0x%" PRIx64 " belongs to %s too; a copy of it keeps "
                                "what the guest reads here",
                                q2_entry_offset(raw),
