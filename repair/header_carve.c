@@ -338,8 +338,8 @@ static void
 offer_known_snapshots(struct q2_carving *carving, struct q2_header *header)
 {
     for (unsigned i = 0; i < carving->sightings.snapshot_count; i++) {
-        uint64_t at = carving->sightings.snapshots[i], disk_size;
-        bool is_short;
+        uint64_t at = carving->sightings.snapshots[i], disk_size = 0;
+        bool is_short = false;
         header->snapshots_offset = at;
         header->nb_snapshots = count_snapshots(carving, at, &disk_size, &is_short);
         if (header->nb_snapshots && (at & (carving->geometry.cluster_size - 1)) == 0)
