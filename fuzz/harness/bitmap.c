@@ -99,7 +99,7 @@ ask_strict(const uint8_t *bytes, uint64_t length, uint64_t raw)
     q2_store_be64(extension + 8, length);
     q2_store_be64(extension + 16, directory);
     q2_fuzz_minimal_extension(&minimal, &at, Q2_EXTENSION_BITMAPS, extension, sizeof extension);
-    q2_fuzz_minimal_extension(&minimal, &at, Q2_EXTENSION_END, NULL, 0);
+    q2_fuzz_minimal_extension(&minimal, &at, Q2_EXTENSION_END, "", 0);
     minimal.header.autoclear_features = Q2_AUTOCLEAR_BITMAPS;
     memcpy(minimal.bytes + directory, bytes, length);
     q2_bitmap_decode(bytes, directory, &bitmap);

@@ -93,8 +93,9 @@ require_extensions(const struct q2_header *a, const uint8_t *a_bytes, size_t a_l
             while (!there && next_extension(b_bytes, b_end, &unknown_at, &y))
                 there = !is_known(y.type);
         }
-        /* For the feature names there need not be room: nothing depends on them. */
-        if (!there && x.type == 0x6803f857)
+        /* For feature names there need not be room, as nothing depends on them, and a table
+         * without any becomes ours. */
+        if (x.type == 0x6803f857 && (!there || x.length == 0))
             continue;
         Q2_REQUIRE(there && y.type == x.type && y.length == x.length &&
                        memcmp(y.at, x.at, x.length) == 0,

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Clusters of several kinds, and streams: of our encoders, of zlib with each of its strategies, of
+ * libzstd with and without sizes and check sums, in one frame and in several. */
+
+#include "core/codec/codec.h"
+#include "fuzz/seeds/seed.h"
+
+#include <string.h>
+#include <zlib.h>
+#include <zstd.h>
+
+enum { LENGTH = 1024, RAW = 2, CUT = 4, FRESH = 7 << 3 };
+
+static void
+begin(struct q2_seed *seed, unsigned flags, unsigned start, unsigned damage)
+{
+    q2_seed_number(seed, 1, flags);
+    q2_seed_number(seed, 1, 1);
+    q2_seed_number(seed, 2, start);
+    q2_seed_number(seed, 1, damage);
+    for (unsigned i = 0; i < damage; i++)
+        q2_seed_number(seed, 4, i * 977 << 8 | 1U << i);
+}
+
+static const char *const contents[] = {"", "a", "abcdefgh", "The quick brown fox. The slow dog.",
+                                       "\x00\xff\x01\xfe\x80\x7f"};
+
+static void
+make_clusters(struct q2_seed *seed)
+{
+    for (size_t i = 0; i < sizeof contents / sizeof contents[0]; i++)
+        for (unsigned type = 0; type < 2; type++)
+            for (unsigned k = 0; k < 4; k++) {
+                unsigned cut = k == 2 ? CUT : 0, fresh = k == 3 ? FRESH : 0;
+                begin(seed, type | cut | fresh, k * 100, k == 1 ? 3 : 0);
+                q2_seed_bytes(seed, contents[i], strlen(contents[i]));
+                q2_seed_write(seed, "cluster-%zu-%u-%u", i, type, k);
+            }
+}
+
+static void
+content(uint8_t bytes[LENGTH])
+{
+    for (unsigned i = 0; i < LENGTH; i++)
+        bytes[i] = (uint8_t)(i % 3 == 0 ? i * i >> 5 : i >> 4);
+}
+
+static void
+make_deflate(struct q2_seed *seed)
+{
+    uint8_t bytes[LENGTH], out[2 * LENGTH];
+    content(bytes);
+    for (int level = 0; level <= 9; level += 9)
+        for (int strategy = Z_DEFAULT_STRATEGY; strategy <= Z_FIXED; strategy++) {
+            z_stream stream = {0};
+            if (deflateInit2(&stream, level, Z_DEFLATED, -12, 8, strategy) != Z_OK)
+                continue;
+            stream.next_in = bytes;
+            stream.avail_in = LENGTH;
+            stream.next_out = out;
+            stream.avail_out = sizeof out;
+            deflate(&stream, Z_FINISH);
+            begin(seed, RAW, 0, 0);
+            q2_seed_bytes(seed, out, stream.total_out);
+            q2_seed_write(seed, "deflate-%d-%d", level, strategy);
+            deflateEnd(&stream);
+        }
+}
+
+static void
+make_zstd(struct q2_seed *seed)
+{
+    uint8_t bytes[LENGTH], out[2 * LENGTH];
+    content(bytes);
+    for (int sized = 0; sized < 2; sized++)
+        for (int sum = 0; sum < 2; sum++)
+            for (size_t frames = 1; frames <= 4; frames *= 4) {
+                ZSTD_CCtx *context = ZSTD_createCCtx();
+                ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, sized);
+                ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, sum);
+                begin(seed, 1 | RAW, 0, 0);
+                for (size_t i = 0; i < frames; i++) {
+                    size_t part = LENGTH / frames;
+                    size_t used = ZSTD_compress2(context, out, sizeof out, bytes + i * part, part);
+                    q2_seed_bytes(seed, out, used);
+                }
+                q2_seed_write(seed, "zstd-%d-%d-%zu", sized, sum, frames);
+                ZSTD_freeCCtx(context);
+            }
+    begin(seed, 1 | RAW, 0, 0);
+    q2_seed_bytes(seed, "\x50\x2a\x4d\x18\x04\x00\x00\x00skip", 12);
+    q2_seed_bytes(seed, out, ZSTD_compress(out, sizeof out, bytes, LENGTH, 3));
+    q2_seed_write(seed, "zstd-skippable");
+}
+
+void
+q2_make_seeds(void)
+{
+    static struct q2_seed seed;
+    make_clusters(&seed);
+    make_deflate(&seed);
+    make_zstd(&seed);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Journals of repairs, in each state, for images in each state. */
+
+#include "fuzz/support/journal.h"
+#include "fuzz/seeds/seed.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SIGN = 1, FORCE = 2, RESUME = 4, WHOLE = 8, FOREIGN = 16, HEADER = 4096, TRAILER = 64 };
+
+static const char *const states[] = {"prepare ", "applying", "complete", "undone.."};
+static const unsigned ways[] = {0, SIGN, SIGN | FORCE, SIGN | RESUME, RESUME, SIGN | FOREIGN};
+
+void
+q2_make_seeds(void)
+{
+    static struct q2_seed seed;
+    static struct q2_fuzz_repair repair;
+    for (unsigned number = 0; number < Q2_FUZZ_REPAIRS; number++) {
+        uint8_t *bytes;
+        size_t length;
+        q2_fuzz_repair_make(number, &repair);
+        q2_fuzz_journal_make(&repair, &bytes, &length);
+        for (unsigned state = 0; state < 4; state++)
+            for (unsigned way = 0; way < sizeof ways / sizeof ways[0]; way++) {
+                memcpy(bytes + 16, states[state], 8);
+                q2_seed_number(&seed, 1, ways[way]);
+                q2_seed_number(&seed, 1, number);
+                q2_seed_number(&seed, 1, state == 3 ? 0 : state == 2 ? 0xff : 0x55);
+                q2_seed_number(&seed, 2, 700);
+                q2_seed_bytes(&seed, bytes, 48);
+                size_t end = ways[way] & SIGN ? length - TRAILER : length;
+                q2_seed_bytes(&seed, bytes + HEADER, end - HEADER);
+                q2_seed_write(&seed, "%u-%u-%u", number, state, way);
+            }
+        free(bytes);
+    }
+    q2_seed_write(&seed, "empty");
+}
