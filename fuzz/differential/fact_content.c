@@ -28,12 +28,11 @@ same_bytes(const char *a, const char *b, uint64_t *ret_offset)
     }
     bool same = true;
     for (uint64_t at = 0; same; at += PIECE) {
-        memset(x, 0, PIECE);
-        memset(y, 0, PIECE);
         ssize_t n = read(in, x, PIECE), m = read(other, y, PIECE);
-        if (n <= 0 && m <= 0)
+        ssize_t both = n < m ? n : m;
+        if (both <= 0)
             break;
-        for (size_t i = 0; same && i < PIECE; i++) {
+        for (size_t i = 0; same && i < (size_t)both; i++) {
             same = x[i] == y[i];
             if (!same)
                 *ret_offset = at + i;

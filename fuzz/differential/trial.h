@@ -74,7 +74,7 @@ void compare_checks(struct trial *trial, const char *fact, const char *image,
 /* Compare what both read of `image`, of the snapshot with this id if that is not NULL. */
 void compare_content(struct trial *trial, const char *fact, const char *image,
                      const char *snapshot);
-/* Whether two files hold the same; what one has beyond the end of the other must be zeros. */
+/* Whether two files hold the same, as far as both go. */
 bool same_bytes(const char *a, const char *b, uint64_t *ret_offset);
 /* Run a command of ours, as argv. */
 void run_own(const char *const *argv, const char *input, struct outcome *ret_outcome);
