@@ -45,9 +45,10 @@ copy_cluster(struct q2_scene *scene, uint64_t from, uint64_t to, struct q2_error
 
 /* Whether an entry may have been empty before one bit was set: a copy would hide that for good. */
 static bool
-may_have_been_empty(uint64_t raw)
+may_have_been_empty(const struct q2_suspect *suspect)
 {
-    return (raw & (raw - 1)) == 0;
+    uint64_t raw = suspect->entry.raw;
+    return !(suspect->why & Q2_SUSPECT_METADATA) && (raw & (raw - 1)) == 0;
 }
 
 static int
@@ -62,7 +63,7 @@ separate(struct copies *copies, const struct q2_suspect *suspect, struct q2_erro
         return copies->full ? 0 : rc;
     }
     uint64_t flags = raw & ~Q2_ENTRY_OFFSET;
-    bool doubt = entries->lost || may_have_been_empty(raw);
+    bool doubt = entries->lost || may_have_been_empty(suspect);
     bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_SEPARATE_CLUSTER,
                                doubt ? Q2_LIKELY : Q2_CERTAIN, suspect->at,
                                "the cluster at 0x%" PRIx64 " belongs to %s too; a copy of it keeps "

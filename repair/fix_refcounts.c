@@ -144,6 +144,7 @@ mend(struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err)
     if (rc < 0)
         return rc == Q2_ERR_NOSPACE ? 0 : rc;
     rebuild->keep_high = rebuild->doubtful || q2_loose_damage(scene);
+    rebuild->keep_stored = q2_loose_pointers(scene);
     *ret_done = true;
     if (!rebuild->moved && !rebuild->doubtful && !faults(scene, ROLE_COUNT))
         return 0;

@@ -44,14 +44,18 @@ is_damage(enum q2_problem problem)
 }
 
 bool
-q2_loose_damage(const struct q2_scene *scene)
+q2_loose_pointers(const struct q2_scene *scene)
 {
-    if (scene->keep_all || !q2_references_complete(scene->check))
-        return true;
     for (int p = 0; p < Q2_PROBLEM_COUNT; p++)
         if (q2_scene_count(scene, (enum q2_problem)p) && is_damage((enum q2_problem)p))
             return true;
     return false;
+}
+
+bool
+q2_loose_damage(const struct q2_scene *scene)
+{
+    return scene->keep_all || !q2_references_complete(scene->check) || q2_loose_pointers(scene);
 }
 
 /* ---- what is loose ---- */

@@ -25,6 +25,7 @@ struct q2_rebuild {
     uint64_t end;           /* the first cluster behind the file as it is to be */
     bool moved;             /* something has another place than the header or the table says */
     bool doubtful;          /* a block that is one by all appearances shares its cluster */
+    bool keep_stored;       /* what is stored may be lost: it counts where nothing is recorded */
     bool keep_high;         /* refcounts above the number of references are evidence too */
     struct q2_tally *added; /* references */
     struct q2_tally *dropped;
@@ -96,6 +97,9 @@ struct q2_loose {
 
 /* Whether damage is left that clusters without references may explain. */
 bool q2_loose_damage(const struct q2_scene *scene);
+
+/* Whether pointers are damaged, and so something may be lost. */
+bool q2_loose_pointers(const struct q2_scene *scene);
 
 /* Find them in the blocks of rebuild->table, as the overlay has them. */
 int q2_loose_find(struct q2_rebuild *rebuild, struct q2_loose *ret_loose, struct q2_error *err);

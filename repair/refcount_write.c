@@ -164,7 +164,7 @@ fill_word(struct q2_rebuild *rebuild, uint64_t first, uint64_t cluster, bool rec
     uint8_t *to = rebuild->wanted + ((cluster - first) << order) / 8;
     struct word word = word_of(rebuild, cluster);
     bool kept = rebuild->keep_high || rebuild->scene->keep_all || rebuild->scene->keep;
-    bool lost = !recorded && rebuild->keep_high;
+    bool lost = !recorded && rebuild->keep_stored;
     if (!recorded && !lost && word.seen == 0) {
         memset(to, 0, (size_t)8 << order);
         return;
