@@ -7,6 +7,11 @@
 #include "core/format/references.h"
 #include "repair/survey_parts.h"
 
+enum {
+    DECODE_COST = 4, /* steps for each byte of a cluster that is decoded */
+    TRY_COST = 16,   /* and for each pointer that is tried */
+};
+
 static uint64_t
 source_bytes(const struct q2_geometry *geometry)
 {
@@ -56,7 +61,8 @@ q2_matcher_decodes(struct q2_matcher *matcher, uint64_t raw, size_t *ret_used)
     const struct q2_check *check = matcher->survey->scene->check;
     struct q2_compressed_range range = q2_compressed_decode(&check->geometry, raw);
     size_t used = 0;
-    if (!matcher->decoder || range.length > source_bytes(&check->geometry) ||
+    q2_scene_work(matcher->survey->scene, DECODE_COST * check->geometry.cluster_size);
+    if (q2_scene_exhausted(matcher->survey->scene) || !matcher->decoder || range.length > source_bytes(&check->geometry) ||
         !q2_range_inside(range.offset, range.length,
                          check->geometry.file_clusters << check->geometry.cluster_bits) ||
         q2_file_read_padded(check->file, range.offset, matcher->source, range.length, NULL) < 0)
@@ -95,6 +101,7 @@ try_entry(struct q2_matcher *matcher, const struct q2_suspect *suspect, uint64_t
     const struct q2_geometry *geometry = &matcher->survey->scene->check->geometry;
     struct q2_l2_entry entry = {.raw = raw, .bitmap = suspect->entry.bitmap};
     uint64_t first = 0, count = 0;
+    q2_scene_work(matcher->survey->scene, TRY_COST);
     if (q2_survey_entry_faults(geometry, &entry, suspect->guest))
         return;
     size_t used = 0;

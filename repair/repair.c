@@ -6,7 +6,7 @@
 
 #include "repair/repair.h"
 
-#include "core/base/cleanup.h"
+#include "core/base/checked.h"
 #include "repair/apply.h"
 #include "repair/digest.h"
 #include "repair/discard.h"
@@ -17,7 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ATTEMPTS = 16, MAX_PASSES = 4 };
+enum {
+    MAX_ATTEMPTS = 16,
+    MAX_BLIND_ATTEMPTS = 2, /* of them, when the work that may be done is used up */
+    MAX_PASSES = 4,
+};
 
 struct q2_repair {
     struct q2_repair_options options;
@@ -45,13 +49,18 @@ has_geometry(const struct q2_scene *scene)
     return scene->check && scene->check->usable & Q2_USABLE_GEOMETRY;
 }
 
-/* Whether a stage looks for what lost clusters were. Where nothing but refcounts and flags is
- * wrong, there are none, and looking for them takes longer than all the rest. */
+/* Whether a stage looks for what lost clusters were. */
 static bool
-has_nothing_to_find(const struct q2_scene *scene, enum q2_stage stage)
+looks_for_evidence(enum q2_stage stage)
 {
-    if (stage < Q2_STAGE_TABLES || stage > Q2_STAGE_OVERLAPS)
-        return false;
+    return stage >= Q2_STAGE_TABLES && stage <= Q2_STAGE_OVERLAPS;
+}
+
+/* Where nothing but refcounts and flags is wrong, nothing is lost, and looking for it takes longer
+ * than all the rest. */
+static bool
+has_nothing_to_find(const struct q2_scene *scene)
+{
     for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
         enum q2_problem problem = (enum q2_problem)p;
         const struct q2_catalogue_entry *entry = q2_catalogue(problem);
@@ -67,21 +76,38 @@ has_nothing_to_find(const struct q2_scene *scene, enum q2_stage stage)
 }
 
 static int
+run_fix(struct q2_scene *scene, size_t index, struct q2_error *err)
+{
+    uint64_t applied = q2_plan_applied(&scene->plan);
+    bool edited = scene->edited;
+    int rc = fixes[index].run(scene, err);
+    if (rc == 0 && scene->plan.failed) {
+        *err = scene->plan.error;
+        rc = scene->plan.failed;
+    }
+    /* In the end, what takes too much memory is left, if it is not half done. */
+    if (rc != Q2_ERR_BUDGET || !scene->blind || scene->plan.failed || scene->plan.open ||
+        scene->edited != edited || q2_plan_applied(&scene->plan) != applied)
+        return rc;
+    scene->keep_all = true;
+    return 0;
+}
+
+static int
 run_stage(struct q2_scene *scene, enum q2_stage stage, struct q2_error *err)
 {
-    if (has_nothing_to_find(scene, stage))
+    if (looks_for_evidence(stage) && (has_nothing_to_find(scene) || !q2_scene_searches(scene)))
         return 0;
     for (size_t i = 0; i < sizeof fixes / sizeof fixes[0]; i++) {
         if (fixes[i].stage != stage || fixes[i].level > scene->plan.level)
             continue;
-        int rc = fixes[i].run(scene, err);
-        if (rc == 0 && scene->plan.failed) {
-            *err = scene->plan.error;
-            rc = scene->plan.failed;
-        }
+        int rc = run_fix(scene, i, err);
         if (rc < 0)
             return rc;
     }
+    if (!scene->blind && q2_scene_exhausted(scene))
+        return q2_error_set(err, Q2_ERR_BUDGET, "%s: looking for what is lost takes too long",
+                            scene->base->name);
     return q2_scene_recheck(scene, err);
 }
 
@@ -109,7 +135,7 @@ run_stages(struct q2_scene *scene, struct q2_error *err)
         q2_scene_forget_kept(scene);
         uint64_t applied = q2_plan_applied(&scene->plan);
         rc = run_pass(scene, err);
-        if (q2_plan_applied(&scene->plan) == applied)
+        if (q2_plan_applied(&scene->plan) == applied || scene->unsearched)
             break;
     }
     return rc;
@@ -171,16 +197,38 @@ attempt(struct q2_repair *repair, bool *ret_proven, struct q2_error *err)
     return rc;
 }
 
+/* What there was to find would have passed a limit, of memory or of work. What was found by then
+ * is thrown away with all else: begin anew without looking for anything. */
+static int
+go_blind(struct q2_repair *repair, struct q2_error *err)
+{
+    struct q2_scene *scene = repair->scene;
+    scene->blind = true;
+    scene->unsearched =
+        q2_scene_exhausted(scene)
+            ? "it is so large, or damaged in so many places, that what is lost could not be "
+              "looked for in bounded time"
+            : "what there is to look for and to count would take more memory than --max-memory "
+              "allows";
+    return q2_scene_restart(scene, err);
+}
+
 static int
 make_plan(struct q2_repair *repair, struct q2_error *err)
 {
     bool proven = false;
+    size_t most = MAX_ATTEMPTS;
     int rc = 0;
-    while (rc == 0 && !proven && repair->objection_count < MAX_ATTEMPTS) {
+    while (rc == 0 && !proven && repair->objection_count < most) {
         if (repair->objection_count)
             rc = q2_scene_restart(repair->scene, err);
         if (rc == 0)
             rc = attempt(repair, &proven, err);
+        if (rc != Q2_ERR_BUDGET || repair->scene->blind)
+            continue;
+        rc = go_blind(repair, err);
+        if (q2_scene_exhausted(repair->scene))
+            most = q2_min(MAX_ATTEMPTS, repair->objection_count + MAX_BLIND_ATTEMPTS);
     }
     if (rc == 0 && !proven)
         return give_up(repair, err);
@@ -290,6 +338,12 @@ const char *
 q2_repair_objection(const struct q2_repair *repair, size_t index)
 {
     return index < repair->objection_count ? repair->objections[index].text : NULL;
+}
+
+const char *
+q2_repair_unsearched(const struct q2_repair *repair)
+{
+    return repair->scene->unsearched;
 }
 
 int

@@ -47,6 +47,10 @@ bool q2_repair_needed(const struct q2_repair *repair);
 /* Objections that made earlier attempts fail, as sentences; NULL past the last one. */
 const char *q2_repair_objection(const struct q2_repair *repair, size_t index);
 
+/* Why what is lost was not looked for, a sentence without full stop; NULL: it was, as far as there
+ * was anything to look for. */
+const char *q2_repair_unsearched(const struct q2_repair *repair);
+
 /* A digest over all edits, the bytes before and after, and the sizes: what tells one plan, and the
  * image that it is for, from another. SHA-256, as 64 lower-case hexadecimal digits and a NUL. */
 int q2_repair_digest(const struct q2_repair *repair, char ret_digest[65], struct q2_error *err);

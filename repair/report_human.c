@@ -322,6 +322,16 @@ print_left(const struct page *page)
 }
 
 static void
+print_unsearched(const struct page *page)
+{
+    const char *why = q2_repair_unsearched(page->report->repair);
+    if (!why)
+        return;
+    fprintf(page->out, "\n%sNot looked into%s: ", bold(page, "\033[1m"), bold(page, "\033[m"));
+    q2_format_wrap(page->out, 17, 4, why);
+}
+
+static void
 print_state(const struct page *page, const char *words, const struct q2_check *check)
 {
     fputs(words, page->out);
@@ -351,6 +361,7 @@ q2_repair_report_plan(const struct q2_repair_report *report, const struct q2_rep
     }
     print_withheld(&page);
     print_dropped(&page);
+    print_unsearched(&page);
     print_left(&page);
     if (applied)
         print_state(&page, "\nTried on a copy in memory, and checked:\n  ",

@@ -244,6 +244,8 @@ q2_repair_report_json(const struct q2_repair_report *report, FILE *out, struct q
     write_state(&json, "after", q2_repair_after(report->repair));
     write_objections(&json, report->repair);
     write_actions(&json, report);
+    if (q2_repair_unsearched(report->repair))
+        q2_json_text(&json, "unsearched", q2_repair_unsearched(report->repair));
     write_left(&json, report->repair);
     q2_json_end(&json, '}');
     fputc('\n', out);

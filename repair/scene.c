@@ -3,10 +3,8 @@
 
 #include "repair/scene.h"
 
-#include "checker/refcounts.h"
 #include "core/base/checked.h"
 #include "core/base/endian.h"
-#include "core/format/entry.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +13,19 @@ enum {
     MIN_MEMORY = 256 << 20, /* bytes; the least that the default allows */
     SECTOR = 512,
     MAX_COVERED = 64 << 10, /* bytes at the start that cannot be read and may be made up for */
-    MAX_DETOUR = 64 << 20,  /* bytes that new clusters may be farther away for dangling pointers */
 };
+
+/* Bytes; the most that the default allows. */
+static const uint64_t max_default = UINT64_C(8) << 30;
+
+/* A survey has some bits for each cluster (survey.h), and may be taken several times at once. */
+enum { CLUSTER_MEMORY = 2 }; /* bytes */
+
+/* What a repair may read and decode in search of evidence: some full looks at all that the file
+ * stores, and in any case as much as takes some ten seconds. A hostile image is small and damaged
+ * all over, so that this is what bounds the time it takes; an honest one needs a hundredth. */
+enum { WORK_FACTOR = 16 };
+static const uint64_t work_slack = UINT64_C(8) << 30;
 
 /* ---- opening and checking ---- */
 
@@ -25,7 +34,44 @@ enum {
 static uint64_t
 default_memory(uint64_t file_size)
 {
-    return q2_max(MIN_MEMORY, q2_min(file_size / 1024, UINT64_C(8) << 30));
+    return q2_max(MIN_MEMORY, q2_min(file_size / 1024, max_default));
+}
+
+static uint64_t
+default_work(struct q2_file *file, uint64_t file_size)
+{
+    uint64_t allocated, work;
+    if (q2_file_allocated(file, &allocated, NULL) < 0)
+        allocated = file_size;
+    return q2_mul(q2_min(allocated, file_size), WORK_FACTOR, &work) &&
+                   q2_add(work, work_slack, &work)
+               ? work
+               : UINT64_MAX;
+}
+
+void
+q2_scene_work(struct q2_scene *scene, uint64_t steps)
+{
+    scene->work += q2_min(steps, UINT64_MAX - scene->work);
+}
+
+bool
+q2_scene_exhausted(const struct q2_scene *scene)
+{
+    uint64_t cost = q2_overlay_cost(scene->file);
+    return scene->work > scene->work_limit || cost > scene->work_limit - scene->work;
+}
+
+bool
+q2_scene_searches(struct q2_scene *scene)
+{
+    if (!scene->blind && scene->check && scene->check->work.limited)
+        scene->unsearched = "its tables overlap so much that not even a check could follow them "
+                            "all, so that what is lost was not looked for";
+    else if (!scene->blind)
+        return true;
+    scene->keep_all = true;
+    return false;
 }
 
 /* NULL where the header is damaged beyond recognition, or cannot be read. */
@@ -82,6 +128,13 @@ check_deeper(struct q2_scene *scene, struct q2_error *err)
     return run_check(scene, scene->base, &scene->before, err);
 }
 
+static void
+allow_clusters(struct q2_scene *scene)
+{
+    uint64_t clusters = q2_min(scene->before->geometry.file_clusters, max_default / CLUSTER_MEMORY);
+    scene->budget.limit = q2_max(scene->budget.limit, clusters * CLUSTER_MEMORY);
+}
+
 int
 q2_scene_open(struct q2_file *base, const struct q2_scene_options *options,
               enum q2_repair_level level, uint64_t max_memory, struct q2_scene **ret_scene,
@@ -98,6 +151,7 @@ q2_scene_open(struct q2_file *base, const struct q2_scene_options *options,
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a repair");
     scene->options = options;
     scene->base = base;
+    scene->work_limit = default_work(base, size);
     q2_budget_init(&scene->budget, max_memory ? max_memory : default_memory(size));
     q2_plan_init(&scene->plan, &scene->budget, level);
     rc = q2_file_new_overlay(base, &scene->budget, &scene->file, err);
@@ -111,6 +165,8 @@ q2_scene_open(struct q2_file *base, const struct q2_scene_options *options,
         q2_scene_close(scene);
         return rc;
     }
+    if (scene->before && !max_memory)
+        allow_clusters(scene);
     /* As long as there are no edits, both are the same. */
     scene->check = scene->before;
     if (scene->check)
@@ -171,7 +227,6 @@ q2_scene_close(struct q2_scene *scene)
 int
 q2_scene_restart(struct q2_scene *scene, struct q2_error *err)
 {
-    (void)err;
     q2_overlay_reset(scene->file);
     q2_plan_restart(&scene->plan);
     forget_check(scene);
@@ -231,173 +286,7 @@ q2_scene_write64(struct q2_scene *scene, enum q2_owner_kind kind, uint64_t offse
     return q2_scene_write(scene, kind, offset, bytes, sizeof bytes, err);
 }
 
-/* ---- clusters ---- */
-
-uint64_t
-q2_scene_references(const struct q2_scene *scene, uint64_t cluster)
-{
-    const struct q2_chunk *chunk = q2_tally_chunk(scene->check->tally, cluster >> Q2_CHUNK_BITS);
-    return chunk ? q2_chunk_references(chunk, (unsigned)(cluster % Q2_CHUNK_CLUSTERS)) : 0;
-}
-
-static int
-take(struct q2_scene *scene, uint64_t first, uint64_t count, struct q2_error *err)
-{
-    uint64_t last = scene->taken_count - 1;
-    if (scene->taken_count && scene->taken[last].first + scene->taken[last].count == first) {
-        scene->taken[last].count += count;
-        return 0;
-    }
-    if (scene->taken_count == scene->taken_capacity) {
-        uint64_t larger = scene->taken_capacity ? scene->taken_capacity * 2 : 16;
-        void *memory = scene->taken;
-        int rc = q2_budget_grow(&scene->budget, scene->taken_capacity, larger, sizeof *scene->taken,
-                                "new clusters", &memory, err);
-        if (rc < 0)
-            return rc;
-        scene->taken = memory;
-        scene->taken_capacity = larger;
-    }
-    scene->taken[scene->taken_count].first = first;
-    scene->taken[scene->taken_count++].count = count;
-    return 0;
-}
-
-static bool
-is_taken(const struct q2_scene *scene, uint64_t cluster)
-{
-    for (uint64_t i = 0; i < scene->taken_count; i++)
-        if (cluster - scene->taken[i].first < scene->taken[i].count)
-            return true;
-    return false;
-}
-
-/* The clusters that a finding is about. Of entries that lead past the end it tells the first, and
- * its neighbours nearly always lead to what follows. */
-static bool
-target_of(const struct q2_check *check, const struct q2_finding *finding, uint64_t *ret_first,
-          uint64_t *ret_end)
-{
-    const struct q2_geometry *geometry = &check->geometry;
-    uint64_t offset = finding->target_offset, length = q2_max(finding->target_length, 1), end;
-    if (finding->problem == Q2_PROBLEM_L1_ENTRY_PAST_END ||
-        finding->problem == Q2_PROBLEM_L2_ENTRY_PAST_END) {
-        offset = q2_entry_offset(finding->got);
-        if (!q2_mul(finding->count, geometry->cluster_size, &length))
-            return false;
-    } else if (!(finding->has & Q2_HAS_TARGET) ||
-               finding->problem == Q2_PROBLEM_REFCOUNT_BEYOND_END) { /* leads nowhere */
-        return false;
-    }
-    if (!q2_add(offset, length, &end))
-        return false;
-    *ret_first = offset >> geometry->cluster_bits;
-    *ret_end = q2_units(end, geometry->cluster_bits);
-    return true;
-}
-
-/* Note that nothing leads to the clusters from `first` on, up to the next that a finding is about.
- */
-static void
-note_untargeted(struct q2_scene *scene, uint64_t first)
-{
-    scene->untargeted.first = first;
-    scene->untargeted.end = UINT64_MAX;
-    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
-        uint64_t target, behind;
-        if (target_of(scene->check, q2_check_finding(scene->check, i), &target, &behind) &&
-            behind > first)
-            scene->untargeted.end = q2_min(scene->untargeted.end, target);
-    }
-}
-
-/* A damaged pointer that leads past the end must not come to lead to something new: the first
- * cluster from `first` on behind all that lead there, unless that is too far away. */
-static uint64_t
-past_dangling(struct q2_scene *scene, uint64_t first, uint64_t count)
-{
-    unsigned bits = scene->check->geometry.cluster_bits;
-    uint64_t limit = first + (MAX_DETOUR >> bits) + 1, start = first;
-    if (first >= scene->untargeted.first && first < scene->untargeted.end &&
-        count <= scene->untargeted.end - first)
-        return first;
-    for (bool moved = true; moved;) {
-        moved = false;
-        for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
-            uint64_t target, behind;
-            if (!target_of(scene->check, q2_check_finding(scene->check, i), &target, &behind) ||
-                target >= start + count || behind <= start)
-                continue;
-            start = behind;
-            moved = true;
-        }
-        if (start > limit) { /* and so it is for all that follow */
-            scene->untargeted.first = first;
-            scene->untargeted.end = UINT64_MAX;
-            return first;
-        }
-    }
-    note_untargeted(scene, start);
-    return start;
-}
-
-static int
-allocate_behind(struct q2_scene *scene, uint64_t count, uint64_t *ret_first, struct q2_error *err)
-{
-    unsigned bits = scene->check->geometry.cluster_bits;
-    uint64_t size;
-    int rc = q2_file_size(scene->file, &size, err);
-    if (rc < 0)
-        return rc;
-    uint64_t first = q2_units(size, bits);
-    for (uint64_t i = 0; i < scene->taken_count; i++)
-        first = q2_max(first, scene->taken[i].first + scene->taken[i].count);
-    first = past_dangling(scene, first, count);
-    if (first + count > Q2_FILE_SIZE_MAX >> bits)
-        return q2_error_set(err, Q2_ERR_NOSPACE, "%s: there is no room for %llu new clusters",
-                            scene->base->name, (unsigned long long)count);
-    *ret_first = first;
-    return 0;
-}
-
-static int
-allocate_inside(struct q2_scene *scene, uint64_t count, uint64_t *ret_first, struct q2_error *err)
-{
-    struct q2_refcount_reader reader;
-    int rc = q2_refcount_reader_init(&reader, scene->check, err);
-    if (rc < 0)
-        return rc;
-    /* What was passed over for a single one is not free. */
-    uint64_t found = 0, cluster = count == 1 ? q2_max(scene->inside, 1) : 1;
-    for (; cluster < scene->check->geometry.file_clusters && found < count; cluster++) {
-        bool free = q2_scene_references(scene, cluster) == 0 && !is_taken(scene, cluster) &&
-                    q2_refcount_of(&reader, cluster) == 0;
-        found = free ? found + 1 : 0;
-    }
-    q2_refcount_reader_destroy(&reader);
-    scene->inside = count == 1 ? cluster : scene->inside;
-    if (found < count)
-        return q2_error_set(err, Q2_ERR_NOSPACE,
-                            "%s: there are no %llu free clusters in a row, and it cannot grow",
-                            scene->base->name, (unsigned long long)count);
-    *ret_first = cluster - count;
-    return 0;
-}
-
-int
-q2_scene_allocate(struct q2_scene *scene, uint64_t count, uint64_t *ret_offset,
-                  struct q2_error *err)
-{
-    uint64_t first;
-    int rc = scene->options->fixed_size ? allocate_inside(scene, count, &first, err)
-                                        : allocate_behind(scene, count, &first, err);
-    if (rc == 0)
-        rc = take(scene, first, count, err);
-    if (rc < 0)
-        return rc;
-    *ret_offset = first << scene->check->geometry.cluster_bits;
-    return 0;
-}
+/* ---- what stays counted ---- */
 
 int
 q2_scene_keep(struct q2_scene *scene, uint64_t first, uint64_t count, struct q2_error *err)

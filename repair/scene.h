@@ -48,6 +48,12 @@ struct q2_scene {
         uint64_t first, end;
     } untargeted;    /* clusters behind the file that no finding is about */
     uint64_t inside; /* cluster from which on the next free one is looked for */
+    /* Steps that looking for evidence has taken, besides reads of the overlay, and how many it may
+     * take with them. A step is about what reading a byte takes. See q2_scene_exhausted. */
+    uint64_t work, work_limit;
+    /* No evidence is looked for any more: that would pass a limit. What is counted stays so. */
+    bool blind;
+    const char *unsearched; /* why not, a sentence without full stop; NULL: it is looked for */
 };
 
 /* `base` must outlive the scene and not change. Fails as q2_check_run does, but for a header that
@@ -65,6 +71,17 @@ int q2_scene_recheck(struct q2_scene *scene, struct q2_error *err);
 
 /* Faults of a problem in the newest check. */
 uint64_t q2_scene_count(const struct q2_scene *scene, enum q2_problem problem);
+
+/* Take `steps` of the work that looking for evidence may take. */
+void q2_scene_work(struct q2_scene *scene, uint64_t steps);
+
+/* Whether that is used up. Whoever searches then may stop at once: the engine throws away what a
+ * stage has done by then, since what seems to be the only match may have others. */
+bool q2_scene_exhausted(const struct q2_scene *scene);
+
+/* Whether evidence is to be looked for: not once that is given up, and not where the check itself
+ * could not see all. Where not, the scene notes why, and that all that is counted stays so. */
+bool q2_scene_searches(struct q2_scene *scene);
 
 /* ---- for fixes: all within an action that has begun and is to be carried out ---- */
 

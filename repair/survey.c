@@ -20,6 +20,7 @@ enum {
     MAX_WRONG_COUNTS = 2, /* of a refcount block, whatever it covers */
     L1_PIECE = 4096,      /* bytes of an L1 table that are read at once */
     MAX_REFERENCES = 1 << 24,
+    CLUSTER_COST = 4, /* steps that walks over all clusters take for each */
 };
 
 /* ---- memory ---- */
@@ -421,6 +422,10 @@ int
 q2_survey_take(struct q2_scene *scene, bool entries, struct q2_survey **ret_survey,
                struct q2_error *err)
 {
+    q2_scene_work(scene, CLUSTER_COST * scene->check->geometry.file_clusters);
+    if (q2_scene_exhausted(scene))
+        return q2_error_set(err, Q2_ERR_BUDGET, "%s: looking for what is lost takes too long",
+                            scene->base->name);
     struct q2_survey *survey = calloc(1, sizeof *survey);
     if (!survey)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a survey");

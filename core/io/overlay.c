@@ -12,6 +12,7 @@
 #include "core/io/edits.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ struct overlay_file {
     pthread_rwlock_t lock; /* over all below */
     uint64_t size;
     struct q2_edits edits;
+    _Atomic uint64_t cost; /* of all reads; not under the lock */
 };
 
 static struct overlay_file *
@@ -98,6 +100,7 @@ overlay_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uin
         done += length;
     }
     pthread_rwlock_unlock(&overlay->lock);
+    atomic_fetch_add_explicit(&overlay->cost, done + Q2_OVERLAY_READ_COST, memory_order_relaxed);
     if (rc == 0)
         *ret_done = done;
     return rc;
@@ -320,4 +323,10 @@ q2_overlay_visit(struct q2_file *file, int (*visit)(const struct q2_edit *edit, 
          offset = edit.offset + edit.length)
         rc = visit(&edit, data);
     return rc < 0 ? rc : 0;
+}
+
+uint64_t
+q2_overlay_cost(const struct q2_file *overlay)
+{
+    return atomic_load(&((const struct overlay_file *)overlay)->cost);
 }

@@ -42,4 +42,10 @@ bool q2_overlay_is_over(const struct q2_file *file, const struct q2_file *base);
 /* Forget all edits, the change of size included. */
 void q2_overlay_reset(struct q2_file *overlay);
 
+enum { Q2_OVERLAY_READ_COST = 512 };
+
+/* What all reads of the overlay have cost so far: their bytes, and Q2_OVERLAY_READ_COST for each.
+ * For who must bound the work on it. */
+uint64_t q2_overlay_cost(const struct q2_file *overlay);
+
 #endif

@@ -104,6 +104,21 @@ Test(repair_scene, allocates_inside_only_what_is_free)
     }
 }
 
+/* Where refcounts are lost, what nothing refers to may be lost too, unless it holds nothing. */
+Test(repair_scene, allocates_inside_nothing_that_may_be_lost)
+{
+    static const char lost[] = PLAIN "l2[4] = 0\nzero-fill offset(refcount_block[0]) 4K\n";
+    static const char blank[] = PLAIN "zero-fill 9 * 4K 4K\nl2[4] = 0\n"
+                                      "zero-fill offset(refcount_block[0]) 4K\n";
+    Q2_AUTOCLOSE struct q2_file *file = build(lost), *zeros = build(blank);
+    struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, true);
+    cr_expect_eq(allocate(scene, 1), 0);
+    q2_scene_close(scene);
+    scene = scene_on(zeros, Q2_LEVEL_CERTAIN, true);
+    cr_expect_eq(allocate(scene, 1), 9 * CLUSTER);
+    q2_scene_close(scene);
+}
+
 /* After a check, new clusters are known by what refers to them. */
 Test(repair_scene, allocates_again_what_nothing_came_to_refer_to)
 {

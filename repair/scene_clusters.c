@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Clusters for what is new. Nothing may be where a damaged pointer leads, nor where something may
+ * be that was lost: behind the end of the file, past all that leads there; or, where it cannot
+ * grow, what is free beyond doubt. */
+
+#include "repair/scene.h"
+
+#include "checker/refcounts.h"
+#include "core/base/checked.h"
+#include "core/base/zeros.h"
+#include "core/format/entry.h"
+
+enum {
+    MAX_DETOUR = 64 << 20, /* bytes that new clusters may be farther away for dangling pointers */
+};
+
+uint64_t
+q2_scene_references(const struct q2_scene *scene, uint64_t cluster)
+{
+    const struct q2_chunk *chunk = q2_tally_chunk(scene->check->tally, cluster >> Q2_CHUNK_BITS);
+    return chunk ? q2_chunk_references(chunk, (unsigned)(cluster % Q2_CHUNK_CLUSTERS)) : 0;
+}
+
+static int
+take(struct q2_scene *scene, uint64_t first, uint64_t count, struct q2_error *err)
+{
+    uint64_t last = scene->taken_count - 1;
+    if (scene->taken_count && scene->taken[last].first + scene->taken[last].count == first) {
+        scene->taken[last].count += count;
+        return 0;
+    }
+    if (scene->taken_count == scene->taken_capacity) {
+        uint64_t larger = scene->taken_capacity ? scene->taken_capacity * 2 : 16;
+        void *memory = scene->taken;
+        int rc = q2_budget_grow(&scene->budget, scene->taken_capacity, larger, sizeof *scene->taken,
+                                "new clusters", &memory, err);
+        if (rc < 0)
+            return rc;
+        scene->taken = memory;
+        scene->taken_capacity = larger;
+    }
+    scene->taken[scene->taken_count].first = first;
+    scene->taken[scene->taken_count++].count = count;
+    return 0;
+}
+
+static bool
+is_taken(const struct q2_scene *scene, uint64_t cluster)
+{
+    for (uint64_t i = 0; i < scene->taken_count; i++)
+        if (cluster - scene->taken[i].first < scene->taken[i].count)
+            return true;
+    return false;
+}
+
+/* The clusters that a finding is about. Of entries that lead past the end it tells the first, and
+ * its neighbours nearly always lead to what follows. */
+static bool
+target_of(const struct q2_check *check, const struct q2_finding *finding, uint64_t *ret_first,
+          uint64_t *ret_end)
+{
+    const struct q2_geometry *geometry = &check->geometry;
+    uint64_t offset = finding->target_offset, length = q2_max(finding->target_length, 1), end;
+    if (finding->problem == Q2_PROBLEM_L1_ENTRY_PAST_END ||
+        finding->problem == Q2_PROBLEM_L2_ENTRY_PAST_END) {
+        offset = q2_entry_offset(finding->got);
+        if (!q2_mul(finding->count, geometry->cluster_size, &length))
+            return false;
+    } else if (!(finding->has & Q2_HAS_TARGET) ||
+               finding->problem == Q2_PROBLEM_REFCOUNT_BEYOND_END) { /* leads nowhere */
+        return false;
+    }
+    if (!q2_add(offset, length, &end))
+        return false;
+    *ret_first = offset >> geometry->cluster_bits;
+    *ret_end = q2_units(end, geometry->cluster_bits);
+    return true;
+}
+
+/* Note that nothing leads to the clusters from `first` on, up to the next that a finding is about.
+ */
+static void
+note_untargeted(struct q2_scene *scene, uint64_t first)
+{
+    scene->untargeted.first = first;
+    scene->untargeted.end = UINT64_MAX;
+    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
+        uint64_t target, behind;
+        if (target_of(scene->check, q2_check_finding(scene->check, i), &target, &behind) &&
+            behind > first)
+            scene->untargeted.end = q2_min(scene->untargeted.end, target);
+    }
+}
+
+/* A damaged pointer that leads past the end must not come to lead to something new: the first
+ * cluster from `first` on behind all that lead there, unless that is too far away. */
+static uint64_t
+past_dangling(struct q2_scene *scene, uint64_t first, uint64_t count)
+{
+    unsigned bits = scene->check->geometry.cluster_bits;
+    uint64_t limit = first + (MAX_DETOUR >> bits) + 1, start = first;
+    if (first >= scene->untargeted.first && first < scene->untargeted.end &&
+        count <= scene->untargeted.end - first)
+        return first;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
+            uint64_t target, behind;
+            if (!target_of(scene->check, q2_check_finding(scene->check, i), &target, &behind) ||
+                target >= start + count || behind <= start)
+                continue;
+            start = behind;
+            moved = true;
+        }
+        if (start > limit) { /* and so it is for all that follow */
+            scene->untargeted.first = first;
+            scene->untargeted.end = UINT64_MAX;
+            return first;
+        }
+    }
+    note_untargeted(scene, start);
+    return start;
+}
+
+static int
+allocate_behind(struct q2_scene *scene, uint64_t count, uint64_t *ret_first, struct q2_error *err)
+{
+    unsigned bits = scene->check->geometry.cluster_bits;
+    uint64_t size;
+    int rc = q2_file_size(scene->file, &size, err);
+    if (rc < 0)
+        return rc;
+    uint64_t first = q2_units(size, bits);
+    for (uint64_t i = 0; i < scene->taken_count; i++)
+        first = q2_max(first, scene->taken[i].first + scene->taken[i].count);
+    first = past_dangling(scene, first, count);
+    if (first + count > Q2_FILE_SIZE_MAX >> bits)
+        return q2_error_set(err, Q2_ERR_NOSPACE, "%s: there is no room for %llu new clusters",
+                            scene->base->name, (unsigned long long)count);
+    *ret_first = first;
+    return 0;
+}
+
+/* Whether what counts references was damaged itself, so that a refcount of 0 says nothing. (That
+ * new references are not counted yet is no damage.) */
+static bool
+has_unsound_refcounts(const struct q2_scene *scene)
+{
+    const struct q2_check *check = scene->before ? scene->before : scene->check;
+    if (!(check->usable & Q2_USABLE_REFCOUNTS))
+        return true;
+    for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
+        enum q2_problem problem = (enum q2_problem)p;
+        bool counts = problem == Q2_PROBLEM_REFCOUNT_ZERO || problem == Q2_PROBLEM_REFCOUNT_TOO_LOW;
+        bool structures = q2_catalogue(problem)->pass == Q2_PASS_REFCOUNTS &&
+                          q2_catalogue(problem)->severity <= Q2_SEVERITY_ERROR &&
+                          !q2_problem_is_about_refcounts(problem);
+        if ((counts || structures) && q2_check_problem_count(check, problem).count)
+            return true;
+    }
+    return false;
+}
+
+/* Whether a cluster that nothing refers to can be taken: where its refcount of 0 says nothing, it
+ * may be what somebody has lost, unless it is all zeros. */
+static bool
+is_spare(const struct q2_scene *scene, uint64_t cluster, bool unsound)
+{
+    unsigned bits = scene->check->geometry.cluster_bits;
+    uint8_t bytes[4096];
+    uint64_t size = UINT64_C(1) << bits, step = q2_min(size, sizeof bytes);
+    for (uint64_t at = 0; unsound && at < size; at += step)
+        if (q2_file_read_padded(scene->file, (cluster << bits) + at, bytes, step, NULL) < 0 ||
+            !q2_is_zero(bytes, step))
+            return false;
+    return true;
+}
+
+static int
+allocate_inside(struct q2_scene *scene, uint64_t count, uint64_t *ret_first, struct q2_error *err)
+{
+    bool unsound = has_unsound_refcounts(scene);
+    struct q2_refcount_reader reader;
+    int rc = q2_refcount_reader_init(&reader, scene->check, err);
+    if (rc < 0)
+        return rc;
+    /* What was passed over for a single one is not free. */
+    uint64_t found = 0, cluster = count == 1 ? q2_max(scene->inside, 1) : 1;
+    for (; cluster < scene->check->geometry.file_clusters && found < count; cluster++) {
+        bool free = q2_scene_references(scene, cluster) == 0 && !is_taken(scene, cluster) &&
+                    q2_refcount_of(&reader, cluster) == 0 && is_spare(scene, cluster, unsound);
+        found = free ? found + 1 : 0;
+    }
+    q2_refcount_reader_destroy(&reader);
+    scene->inside = count == 1 ? cluster : scene->inside;
+    if (found < count)
+        return q2_error_set(err, Q2_ERR_NOSPACE,
+                            "%s: there are no %llu free clusters in a row, and it cannot grow",
+                            scene->base->name, (unsigned long long)count);
+    *ret_first = cluster - count;
+    return 0;
+}
+
+int
+q2_scene_allocate(struct q2_scene *scene, uint64_t count, uint64_t *ret_offset,
+                  struct q2_error *err)
+{
+    uint64_t first;
+    int rc = scene->options->fixed_size ? allocate_inside(scene, count, &first, err)
+                                        : allocate_behind(scene, count, &first, err);
+    if (rc == 0)
+        rc = take(scene, first, count, err);
+    if (rc < 0)
+        return rc;
+    *ret_offset = first << scene->check->geometry.cluster_bits;
+    return 0;
+}
