@@ -41,9 +41,13 @@ open_data_file(struct salvage_source *source, const struct q2_salvage_options *o
     if (!source->geometry.data_file)
         return q2_file_size(source->data, &source->data_size, err);
     Q2_AUTOFREE char *name = text_of(&source->check->extensions.data_file);
-    Q2_AUTOFREE char *path = options->data_file ? strdup(options->data_file)
-                             : name             ? path_of(source, name)
-                                                : NULL;
+    Q2_AUTOFREE char *path = options->data_file                   ? strdup(options->data_file)
+                             : name && !options->given_names_only ? path_of(source, name)
+                                                                  : NULL;
+    if (!path && name)
+        return q2_error_set(err, Q2_ERR_NOT_FOUND,
+                            "%s: its data is in another file, of which only the image says where",
+                            source->image->name);
     if (!path)
         return q2_error_set(err, Q2_ERR_NOT_FOUND,
                             "%s: its data is in another file, which it does not name",
@@ -119,6 +123,10 @@ open_backing(struct salvage_source *source, const struct q2_salvage_options *opt
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a file name");
     source->backing_path = options->backing_file ? strdup(options->backing_file)
                                                  : path_of(source, source->backing_name);
+    if (options->given_names_only && !options->backing_file) {
+        source->backing_missing = !(options->keep_backing && options->format == Q2_DISK_QCOW2);
+        return 0;
+    }
     if (source->backing_format)
         (void)q2_disk_format_find(source->backing_format, &below.format);
     source->backing_missing = !source->backing_path || q2_disk_open(source->backing_path, &below,

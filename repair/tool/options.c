@@ -28,12 +28,13 @@ const char repair_options_help[] =
     "  --journal=FILE       where to keep what undoes it (IMAGE.qcow2kit-undo)\n"
     "  --undo=JOURNAL       take a repair back; --force even if the image has changed\n"
     "  --salvage=OUT        copy all that can be read to a new image instead; with\n"
-    "                       --format=raw|qcow2, --keep-backing, --map=FILE,\n"
-    "                       --passphrase-file=FILE, --restart, --force\n"
+    "                       --format=raw|qcow2, --keep-backing, --backing-file=FILE,\n"
+    "                       --data-file=FILE, --chain, --map=FILE, --restart, --force,\n"
+    "                       --passphrase-file=FILE\n"
     "  --output=human|json  for people (default), or a JSON object\n"
     "  -p, --progress       show progress even where stderr is no terminal\n"
     "  -q, --quiet          print nothing but errors\n"
-    "  --threads=N, --max-memory=SIZE, --explain-actions\n"
+    "  --limit=N, --threads=N, --max-memory=SIZE, --explain-actions\n"
     "  -h, --help           this text; -V, --version: the version\n"
     "Exit status: the state after it: 0 clean, 1 could not be completed,\n"
     "2 corruption, 3 leaks only, 63 not a qcow2 image. More: man qcow2-repair\n";
@@ -53,6 +54,10 @@ enum long_option {
     OPTION_SALVAGE,
     OPTION_FORMAT,
     OPTION_KEEP_BACKING,
+    OPTION_BACKING_FILE,
+    OPTION_DATA_FILE,
+    OPTION_CHAIN,
+    OPTION_LIMIT,
     OPTION_MAP,
     OPTION_PASSPHRASE,
     OPTION_RESTART,
@@ -76,6 +81,10 @@ static const struct option long_options[] = {
     {"salvage", required_argument, NULL, OPTION_SALVAGE},
     {"format", required_argument, NULL, OPTION_FORMAT},
     {"keep-backing", no_argument, NULL, OPTION_KEEP_BACKING},
+    {"backing-file", required_argument, NULL, OPTION_BACKING_FILE},
+    {"data-file", required_argument, NULL, OPTION_DATA_FILE},
+    {"chain", no_argument, NULL, OPTION_CHAIN},
+    {"limit", required_argument, NULL, OPTION_LIMIT},
     {"map", required_argument, NULL, OPTION_MAP},
     {"passphrase-file", required_argument, NULL, OPTION_PASSPHRASE},
     {"restart", no_argument, NULL, OPTION_RESTART},
@@ -162,6 +171,16 @@ apply_value(int option, struct options *options, struct given *given)
     case OPTION_FORMAT:
         given->salvage = true;
         return parse_format(optarg, options);
+    case OPTION_BACKING_FILE:
+        given->salvage = true;
+        options->backing_file = optarg;
+        return true;
+    case OPTION_DATA_FILE:
+        given->salvage = true;
+        options->data_file = optarg;
+        return true;
+    case OPTION_LIMIT:
+        return numbers_parse("--limit", optarg, 1, UINT64_MAX, &options->limit);
     case OPTION_MAP:
         given->salvage = true;
         options->map = optarg;
@@ -205,6 +224,9 @@ apply(int option, struct options *options, struct given *given)
     case OPTION_KEEP_BACKING:
         given->salvage = options->keep_backing = true;
         return true;
+    case OPTION_CHAIN:
+        given->salvage = options->chain = true;
+        return true;
     case OPTION_RESTART:
         given->salvage = options->restart = true;
         return true;
@@ -237,9 +259,9 @@ options_fit(const struct options *options, const struct given *given)
     bool repair = options->action == ACTION_REPAIR;
     bool plans = options->dry_run || options->plan || options->level_given || options->discard;
     return !(
-        refuse(!repair && (plans || options->deep || given->journal),
-               "--dry-run, --apply-plan, --leaks, --likely, --guess, --discard, --deep and "
-               "--journal are for repairs alone") ||
+        refuse(!repair && (plans || options->deep || options->limit || given->journal),
+               "--dry-run, --apply-plan, --leaks, --likely, --guess, --discard, --deep, --limit "
+               "and --journal are for repairs alone") ||
         refuse(options->plan &&
                    (options->dry_run || options->level_given || options->discard || options->deep),
                "--apply-plan takes the level and all else from the plan") ||
@@ -248,8 +270,8 @@ options_fit(const struct options *options, const struct given *given)
                    options->action != ACTION_SALVAGE,
                "--force is for --undo and --salvage alone") ||
         refuse(given->salvage && options->action != ACTION_SALVAGE,
-               "--format, --keep-backing, --map, --passphrase-file and --restart are for --salvage "
-               "alone") ||
+               "--format, --keep-backing, --backing-file, --data-file, --chain, --map, "
+               "--passphrase-file and --restart are for --salvage alone") ||
         refuse(options->keep_backing && !options->salvage_qcow2,
                "--keep-backing takes --format=qcow2") ||
         refuse(options->action == ACTION_EXPLAIN && given->output,

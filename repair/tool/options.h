@@ -33,6 +33,10 @@ struct options {
     const char *journal; /* of --journal or --undo; NULL: not given */
     const char *salvage; /* the new image */
     bool keep_backing;
+    bool chain;               /* open the files that the image names */
+    const char *data_file;    /* instead of the one that it names; NULL: not given */
+    const char *backing_file; /* the same */
+    uint64_t limit;           /* actions listed of each kind; 0: not given */
     bool restart;
     const char *map;        /* of a salvage; NULL: not given */
     const char *passphrase; /* the file it is in; NULL: not given */

@@ -186,11 +186,17 @@ carry_out(struct run *run, struct q2_repair_report *report, struct q2_error *err
     return q2_check_run(run->image, &check, &report->checked, err);
 }
 
+static uint64_t
+lines_of(const struct options *options)
+{
+    return options->limit ? options->limit : DEFAULT_LINES;
+}
+
 static int
 print_end(struct run *run, struct q2_repair_report *report, struct q2_error *err)
 {
     struct q2_report_style style = {.colour = say_may_colour(STDOUT_FILENO),
-                                    .max_lines = DEFAULT_LINES};
+                                    .max_lines = lines_of(run->options)};
     if (run->options->json)
         return q2_repair_report_json(report, stdout, err);
     q2_repair_report_outcome(report, &style, stdout);
@@ -209,7 +215,7 @@ static int
 repair(struct run *run, struct q2_repair_report *report, struct q2_error *err)
 {
     struct q2_report_style style = {.colour = say_may_colour(STDOUT_FILENO),
-                                    .max_lines = DEFAULT_LINES};
+                                    .max_lines = lines_of(run->options)};
     int rc = 0;
     if (!run->options->quiet && !run->options->json) {
         q2_repair_report_plan(report, &style, stdout);

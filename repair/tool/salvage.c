@@ -93,7 +93,11 @@ report_human(const struct options *options, const struct q2_salvage_result *resu
         printf("  %s of which nothing could be written\n",
                q2_format_plural(result->maps_lost, "snapshot").text);
     if (result->backing_missing)
-        puts("  The backing file is missing, and with it what only that held.");
+        puts(
+            options->chain || options->backing_file
+                ? "  The backing file is missing, and with it what only that held."
+                : "  What only the backing file holds is not in it; --backing-file=FILE says where "
+                  "that\n  is, or --chain takes the image's word for it.");
     q2_printable(name, sizeof name, map, strlen(map));
     printf("  %s says which guest ranges these are.\n", name);
 }
@@ -118,6 +122,9 @@ salvage(const struct options *options, struct q2_file *image, const struct q2_se
         .overwrite = options->force,
         .restart = options->restart,
         .map_file = options->map,
+        .data_file = options->data_file,
+        .backing_file = options->backing_file,
+        .given_names_only = !options->chain,
         .secret = options->passphrase ? secret : NULL,
         .max_memory = options->max_memory,
         .threads = options->threads,
@@ -140,6 +147,8 @@ static const char *
 hint_for(const struct q2_error *err)
 {
     switch (err->code) {
+    case Q2_ERR_NOT_FOUND:
+        return "--data-file=FILE, or --chain to take the image's word for it";
     case Q2_ERR_STOPPED:
         return "the same command goes on from there";
     case Q2_ERR_EXISTS:

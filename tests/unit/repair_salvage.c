@@ -171,6 +171,28 @@ Test(salvage, shares_what_was_shared)
     cr_expect_lt(size, 18 << 20);
 }
 
+/* The image may name any file of the system. */
+Test(salvage, opens_no_file_that_only_the_image_names)
+{
+    struct q2_error err = {0};
+    struct q2_salvage_result result;
+    build("image", over_backing);
+    struct q2_salvage_options how = {.given_names_only = true};
+    cr_assert_eq(salvage("out.raw", &how, &result, &err), 0, "%s", err.message);
+    cr_expect(result.backing_missing);
+    cr_expect_gt(result.bytes[Q2_SALVAGE_LOST], 0);
+    how.backing_file = in_folder("base.raw");
+    how.restart = true;
+    cr_assert_eq(salvage("out.raw", &how, &result, &err), 0, "%s", err.message);
+    cr_expect_not(result.backing_missing);
+    cr_expect_eq(result.bytes[Q2_SALVAGE_LOST], 0);
+    how = (struct q2_salvage_options){.format = Q2_DISK_QCOW2,
+                                      .keep_backing = true,
+                                      .given_names_only = true};
+    cr_assert_eq(salvage("out.qcow2", &how, &result, &err), 0, "%s", err.message);
+    cr_expect_not(result.backing_missing, "it is left to it");
+}
+
 Test(salvage, names_what_a_missing_backing_file_had)
 {
     struct q2_error err = {0};

@@ -17,10 +17,11 @@ _qcow2_repair()
         mapfile -t COMPREPLY < <(compgen -W "raw qcow2" -- "$cur")
         return
         ;;
-    --threads | --max-memory)
+    --threads | --max-memory | --limit)
         return
         ;;
-    --apply-plan | --journal | --undo | --salvage | --map | --passphrase-file)
+    --apply-plan | --journal | --undo | --salvage | --map | --passphrase-file | \
+        --backing-file | --data-file)
         _filedir
         return
         ;;
@@ -30,8 +31,8 @@ _qcow2_repair()
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "--dry-run --apply-plan= --leaks --likely --guess
             --discard --deep --journal= --undo= --force --salvage= --format= --keep-backing --map=
-            --passphrase-file= --restart --output= --progress --quiet --threads= --max-memory=
-            --explain-actions --help --version" -- "$cur")
+            --backing-file= --data-file= --chain --passphrase-file= --restart --output= --progress
+            --quiet --limit= --threads= --max-memory= --explain-actions --help --version" -- "$cur")
         [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
         return
     fi
