@@ -16,8 +16,8 @@ static const char *const recipes[Q2_FUZZ_PLANS] = {
     /* Leaks, and a flag that is wrong. */
     "cluster-size 512\nsize 32K\nwrite 0 4K text\nleak 3 0x77\nl2[2].copied = 0\n",
     /* A pointer that has lost a bit, with names that are no words. */
-    "cluster-size 512\nsize 32K\nwrite 0 4K random\nsnapshot \"a\\x01\\\"\\\\b\\xff\"\n"
-    "write 1K 1K 0x11\nl2[3].offset ^= 0x100000\nrefcount(l1.offset) = 9\n",
+    ("cluster-size 512\nsize 32K\nwrite 0 4K random\nsnapshot \"a\\x01\\\"\\\\b\\xff\"\n"
+     "write 1K 1K 0x11\nl2[3].offset ^= 0x100000\nrefcount(l1[0].offset) = 9\n"),
     /* Two guest ranges in one cluster; nothing that could be certain. */
     "cluster-size 512\nsize 32K\nwrite 0 4K random\nl2[3].offset = l2[2].offset\n",
     /* Nothing to do. */
