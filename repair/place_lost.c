@@ -173,10 +173,19 @@ q2_work_put(struct q2_place_work *work, struct q2_node *node, uint64_t slot,
     return q2_place(work->placing, &placement, err);
 }
 
+/* Whether what a table maps says that it goes into another slot, which is open. */
+static bool
+is_named_otherwise(const struct q2_place_work *work, const struct q2_carved *table, uint64_t slot)
+{
+    return work->map == 0 && table->ruled && table->named != slot &&
+           q2_work_open(work, table->named) &&
+           q2_table_fits(work->placing, &table->facts, work->map, table->named);
+}
+
 bool
 q2_work_can_go(const struct q2_place_work *work, const struct q2_node *node, uint64_t slot)
 {
-    return q2_work_open(work, slot) &&
+    return q2_work_open(work, slot) && !is_named_otherwise(work, node->found, slot) &&
            q2_table_fits(work->placing, &node->facts, work->map, slot) &&
            (node->found->home == Q2_NO_SLOT || node->found->home == slot);
 }
