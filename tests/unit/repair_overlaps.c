@@ -28,6 +28,8 @@ static const struct overlap overlaps[] = {
      "l2[10] = l2[20]\nrefcount(l2[20].offset) += 1\n", 1, Q2_CERTAIN, 10},
     {"three ranges", PLAIN "discard 80K 4K\ndiscard 120K 4K\n",
      "l2[20] = l2[10]\nl2[30] = l2[10]\nrefcount(l2[10].offset) += 2\n", 2, Q2_CERTAIN, 20},
+    {"one bit, which may be all that is wrong", PLAIN TWICE, "l2[20].offset = l2[59].offset\n", 1,
+     Q2_LIKELY, 20},
     {"the L1 table", PLAIN TWICE, "l2[20].offset = offset(l1[0])\n", 1, Q2_CERTAIN, 20},
     {"a refcount block", PLAIN TWICE, "l2[20].offset = offset(refcount_block[0])\n", 1, Q2_CERTAIN,
      20},

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* What a repair must not take for certain by default: likenesses that are mere chance, and damage
+ * that is no longer seen once refcounts are made anew. */
+
+#include "checker/refcounts.h"
+#include "core/base/endian.h"
+#include "core/format/entry.h"
+#include "core/io/memory.h"
+#include "corpus/recipe/recipe.h"
+#include "repair/repair.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+enum { CLUSTER = 4096, L2_AT = 4 * CLUSTER };
+
+static struct q2_file *
+build(const char *text)
+{
+    struct q2_recipe_target target = {0};
+    struct q2_recipe *recipe = NULL;
+    struct q2_error err = {0};
+    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
+    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
+    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
+    q2_recipe_free(recipe);
+    return target.image;
+}
+
+static struct q2_repair *
+plan_for(struct q2_file *file)
+{
+    const struct q2_repair_options options = {.level = Q2_LEVEL_CERTAIN, .threads = 1};
+    struct q2_repair *repair = NULL;
+    struct q2_error err = {0};
+    cr_assert_eq(q2_repair_plan(file, &options, &repair, &err), 0, "%s", err.message);
+    return repair;
+}
+
+static uint64_t
+word_at(struct q2_file *file, uint64_t offset)
+{
+    uint8_t bytes[8];
+    cr_assert_eq(q2_file_read(file, offset, bytes, sizeof bytes, NULL), 0);
+    return q2_load_be64(bytes);
+}
+
+static unsigned
+applied(const struct q2_repair *repair, enum q2_action_kind kind)
+{
+    const struct q2_plan *plan = q2_repair_actions(repair);
+    unsigned count = 0;
+    for (uint64_t i = 0; i < plan->count; i++)
+        count += plan->actions[i].applied && plan->actions[i].kind == kind;
+    return count;
+}
+
+/* Cluster 6 is lost, and one bit away from cluster 70, which was cut off. */
+Test(repair_safety, a_pointer_behind_a_cut_is_right)
+{
+    struct q2_file *file = build("cluster-size 4K\nsize 1M\nwrite 0 272K random\nl2[1] = 0\n");
+    cr_assert_eq(word_at(file, L2_AT + 65 * 8), Q2_ENTRY_COPIED | (uint64_t)70 * CLUSTER);
+    cr_assert_eq(q2_file_truncate(file, 60 * CLUSTER, NULL), 0);
+    struct q2_repair *repair = plan_for(file);
+    struct q2_file *mended = q2_repair_file(repair);
+    for (uint64_t i = 55; i < 68; i++)
+        cr_expect_eq(word_at(mended, L2_AT + i * 8), Q2_ENTRY_ZERO, "entry %d", (int)i);
+    cr_expect_eq(applied(repair, Q2_ACTION_CLEAR_L2_ENTRY), 13);
+    cr_expect(q2_plan_names(q2_repair_actions(repair), 0, 65 * CLUSTER, CLUSTER));
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
+
+/* Without the pointer to a table, refcounts alone say that what it maps is lost. */
+Test(repair_safety, what_is_lost_stays_counted_when_refcounts_are_made_anew)
+{
+    struct q2_file *file = build("cluster-size 4K\nsize 8M\nwrite 0 64K random\n"
+                                 "write 2M 64K random\n"
+                                 "l1[1].offset = 1G\n"
+                                 "fill offset(refcount_block[0]) cluster_size 0xff\n");
+    struct q2_repair *repair = plan_for(file);
+    cr_expect_eq(applied(repair, Q2_ACTION_CLEAR_L1_ENTRY), 0);
+    cr_expect_eq(applied(repair, Q2_ACTION_FREE_LEAKS), 0);
+    struct q2_repair *second = plan_for(q2_repair_file(repair));
+    cr_expect_not(q2_repair_needed(second), "a second run finds nothing to do");
+    struct q2_check *after = q2_repair_after(second);
+    struct q2_refcount_reader reader;
+    cr_assert_eq(q2_refcount_reader_init(&reader, after, NULL), 0);
+    for (uint64_t i = 0; i < after->geometry.file_clusters; i++)
+        cr_expect_gt(q2_refcount_of(&reader, i), 0, "cluster %d", (int)i);
+    q2_refcount_reader_destroy(&reader);
+    q2_repair_free(second);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
