@@ -72,6 +72,17 @@ compare_checks(struct trial *trial, const char *fact, const char *image,
     outcome_destroy(&theirs);
 }
 
+/* It is the traits of what is checked that explain a difference. */
+void
+compare_changed(struct trial *trial, const char *fact, const char *image)
+{
+    struct report before = trial->report;
+    report_make(image, &trial->report);
+    compare_checks(trial, fact, image, &trial->report);
+    report_destroy(&trial->report);
+    trial->report = before;
+}
+
 void compare_check(struct trial *trial);
 
 void

@@ -33,17 +33,6 @@ repair(const void *name)
     return status;
 }
 
-/* It is the traits of what is checked that explain a difference. */
-static void
-compare_repaired(struct trial *trial, const char *fact)
-{
-    struct report before = trial->report;
-    report_make("repaired.qcow2", &trial->report);
-    compare_checks(trial, fact, "repaired.qcow2", &trial->report);
-    report_destroy(&trial->report);
-    trial->report = before;
-}
-
 void compare_our_repair(struct trial *trial);
 
 void
@@ -58,7 +47,7 @@ compare_our_repair(struct trial *trial)
     if (run.end != RUN_EXIT)
         trial_differ(trial, "our_repair", "end", outcome_word(&run, word), "ends");
     else if (run.status != 1)
-        compare_repaired(trial, "our_repair");
+        compare_changed(trial, "our_repair", "repaired.qcow2");
     outcome_destroy(&run);
 }
 
@@ -74,6 +63,6 @@ compare_their_repair(struct trial *trial)
                                 "all",      "repaired.qcow2", NULL};
     struct outcome run;
     run_program(argv, NULL, &run);
-    compare_repaired(trial, "their_repair");
+    compare_changed(trial, "their_repair", "repaired.qcow2");
     outcome_destroy(&run);
 }

@@ -71,6 +71,8 @@ void report_destroy(struct report *report);
 /* Compare the verdicts and the counts of both on `image`, whose report is at hand. */
 void compare_checks(struct trial *trial, const char *fact, const char *image,
                     const struct report *report);
+/* The same for an image that was made of that of the trial. */
+void compare_changed(struct trial *trial, const char *fact, const char *image);
 /* Compare what both read of `image`, of the snapshot with this id if that is not NULL. */
 void compare_content(struct trial *trial, const char *fact, const char *image,
                      const char *snapshot);
