@@ -192,7 +192,7 @@ put_format_specific(struct json_object **object, struct q2_image *image, struct 
     rc = rc < 0 ? rc : put_encrypt(&data, image, err);
     if (data_name)
         tool_json_text(&data, "data-file", data_name);
-    if (data_name && modern)
+    if (header->incompatible_features & Q2_INCOMPATIBLE_DATA_FILE)
         tool_json_bool(&data, "data-file-raw", header->autoclear_features & Q2_AUTOCLEAR_RAW_DATA);
     if (modern) {
         tool_json_bool(&data, "corrupt", header->incompatible_features & Q2_INCOMPATIBLE_CORRUPT);
