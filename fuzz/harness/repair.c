@@ -134,10 +134,14 @@ planned_bytes(const struct q2_plan *plan)
 }
 
 static void
-require_size(struct q2_file *before, struct q2_file *after, const struct q2_plan *plan,
+require_size(struct q2_file *before, struct q2_file *after, const struct q2_repair *repair,
              const struct q2_fuzz_options *options)
 {
-    uint64_t old = 0, new = 0, most = planned_bytes(plan) + (2 << 20);
+    struct q2_geometry geometry = {.cluster_size = 1};
+    uint64_t old = 0, new = 0;
+    q2_check_geometry(q2_repair_after(repair), &geometry);
+    /* What is written may need new clusters, and those new refcounts. */
+    uint64_t most = planned_bytes(q2_repair_actions(repair)) + 8 * geometry.cluster_size;
     q2_file_size(before, &old, NULL);
     q2_file_size(after, &new, NULL);
     Q2_REQUIRE(new <= old || !(options->flags & FIXED_SIZE), "the file grew on a device");
@@ -199,7 +203,7 @@ carry_out(const struct q2_repair *repair, struct q2_file *before,
     Q2_REQUIRE(rc == 0, "%s", err.message);
     rc = q2_repair_apply(repair, file, journal, &needed, &err);
     Q2_REQUIRE(rc == 0, "%s", err.message);
-    require_size(before, file, actions, options);
+    require_size(before, file, repair, options);
     require_better(repair, before, file, options);
     for (unsigned i = 0; i <= 16 && compare_map(before, file, actions, i); i++) {
     }
