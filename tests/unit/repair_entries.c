@@ -208,8 +208,10 @@ flip_all(const char *text, unsigned percent)
     struct subject *subject = subject_of(text);
     struct tally tally = {0};
     size_t step = subject->count / 3 + 1;
+    /* Every second bit of each, those in between of its neighbour, unless all are asked for. */
+    unsigned every = getenv("QCOW2KIT_TEST_ALL") ? 1 : 2;
     for (size_t i = 0; i < subject->count; i += step)
-        for (unsigned bit = 0; bit < 64; bit++)
+        for (unsigned bit = (unsigned)(i / step) % every; bit < 64; bit += every)
             flip(subject, &subject->entries[i], bit, &tally);
     fprintf(stderr, "%u tried, %u same, %u refused, %u clean\n", tally.tried, tally.same,
             tally.refused, tally.clean);
