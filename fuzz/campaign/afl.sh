@@ -10,6 +10,12 @@ engine_preset()
     echo fuzz-afl
 }
 
+# What is built besides the harnesses.
+engine_targets()
+{
+    echo q2_afl_mutator
+}
+
 # engine_begin FOLDER SOURCE...
 engine_begin()
 {

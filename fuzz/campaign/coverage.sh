@@ -66,7 +66,7 @@ replay()
 }
 
 mapfile -t harnesses < <(all_harnesses)
-build_preset fuzz-coverage "${harnesses[@]/#/fuzz-}" fuzz-seeds q2_core q2_checker q2_repair
+build_preset fuzz-coverage "${harnesses[@]/#/fuzz-}" "${harnesses[@]/#/fuzz-inputs-}" q2_core q2_checker q2_repair
 rm -rf "$folder/profiles" "$folder/report"
 mkdir -p "$folder/profiles" "$folder/report"
 say "running the corpora of ${harnesses[*]}"

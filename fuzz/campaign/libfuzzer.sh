@@ -10,6 +10,11 @@ engine_preset()
     echo fuzz
 }
 
+engine_targets()
+{
+    :
+}
+
 # After so many crashes in a turn there is more to mend than to find.
 crashes_in_a_turn=20
 

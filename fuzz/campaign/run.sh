@@ -243,8 +243,10 @@ main()
     parse "$@"
     # shellcheck source=/dev/null
     source "$fuzz/campaign/$engine.sh"
-    build_preset fuzz-replay "${harnesses[@]/#/fuzz-}" fuzz-seeds
-    build_preset "$(engine_preset)" "${harnesses[@]/#/fuzz-}"
+    build_preset fuzz-replay "${harnesses[@]/#/fuzz-}" "${harnesses[@]/#/fuzz-inputs-}"
+    local targets
+    read -ra targets <<< "$(engine_targets)"
+    build_preset "$(engine_preset)" "${harnesses[@]/#/fuzz-}" "${targets[@]}"
     in_parallel begin
     if ((duration > 0)); then
         say "fuzzing; the work is in $work/$engine"

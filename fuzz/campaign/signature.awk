@@ -39,7 +39,7 @@ function without_numbers(text,    words, count, i) {
     kind = $0
     sub(/.*runtime error: /, "", kind)
     gsub(/-?(0x[0-9a-f]+|[0-9]+)/, "N", kind)
-    sub(/ [^ ]+ cannot be represented.*| (of|for) type .*/, "", kind)
+    sub(/ [^ ]+ cannot be represented.*| (of|for) type .*| for N-bit type .*/, "", kind)
 }
 
 # The product's functions on the stack that is printed first, without those of its callers that the
@@ -65,7 +65,7 @@ END {
         print requirement
     } else if (hang) {
         # Where it was interrupted is chance; what was asked for is not.
-        from = frames - 3 > 1 ? frames - 3 : 1
+        from = frames > 3 ? frames - 2 : 1
         cause = "hang"
         for (i = from; i <= frames; i++)
             cause = cause " " all[i]
