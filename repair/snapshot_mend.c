@@ -58,6 +58,32 @@ differs_by_a_bit(uint64_t a, uint64_t b)
     return __builtin_popcountll(a ^ b) == 1;
 }
 
+/* The L1 entries that the disk and the VM state of a snapshot need. */
+static uint64_t
+entries_needed(const struct q2_geometry *geometry, const struct q2_snapshot *snapshot)
+{
+    uint64_t reach = q2_l2_reach(geometry), size = snapshot->vm_state_size;
+    return q2_l1_entries_for(geometry, snapshot->disk_size) + size / reach + (size % reach != 0);
+}
+
+/* Whether an L1 table is longer than its disk and VM state need, and reaches into what is something
+ * else's. */
+static bool
+reaches_too_far(const struct q2_tables *tables, const struct q2_snapshot *snapshot)
+{
+    const struct q2_geometry *geometry = &tables->scene->check->geometry;
+    uint64_t needed = entries_needed(geometry, snapshot);
+    uint64_t first = snapshot->l1_table_offset >> geometry->cluster_bits;
+    uint64_t end = first + q2_units((uint64_t)snapshot->l1_size * 8, geometry->cluster_bits);
+    if (snapshot->l1_size <= needed || (uint64_t)snapshot->l1_size * 8 > Q2_MAX_L1_BYTES)
+        return false;
+    for (uint64_t cluster = first + q2_units(needed * 8, geometry->cluster_bits);
+         cluster < q2_min(end, geometry->file_clusters); cluster++)
+        if (q2_scene_references(tables->scene, cluster) > 1)
+            return true;
+    return false;
+}
+
 /* Whether a snapshot's L1 table goes on behind its end: what is there leads to tables, if anywhere.
  */
 static bool
@@ -87,6 +113,14 @@ mend_mismatch(struct q2_tables *tables, uint32_t map, const struct q2_snapshot *
                           snapshot->disk_size == disk ? Q2_CERTAIN : Q2_LIKELY,
                           "the entries that the disk of the snapshot needs are there, behind the "
                           "end of its L1 table",
+                          err);
+    }
+    if (reaches_too_far(tables, snapshot)) {
+        q2_store_be32(bytes, (uint32_t)entries_needed(&check->geometry, snapshot));
+        return mend_entry(tables, map, snapshot->at + AT_L1_SIZE, bytes, 4,
+                          snapshot->disk_size == disk ? Q2_CERTAIN : Q2_LIKELY,
+                          "the L1 table of the snapshot reaches over something else, and is longer "
+                          "than its disk and VM state need",
                           err);
     }
     if (!snapshot->has_disk_size || snapshot->l1_size < usual || snapshot->l1_size >= needed)
@@ -204,23 +238,6 @@ leads_astray(const struct q2_tables *tables, uint32_t map)
 {
     const struct q2_slot_map *slots = &tables->slots->maps[map];
     return slots->raw == NULL || slots->sound == 0;
-}
-
-/* Whether an L1 table is longer than its disk needs, and reaches into what is something else's. */
-static bool
-reaches_too_far(const struct q2_tables *tables, const struct q2_snapshot *snapshot)
-{
-    const struct q2_geometry *geometry = &tables->scene->check->geometry;
-    uint64_t needed = q2_l1_entries_for(geometry, snapshot->disk_size);
-    uint64_t first = snapshot->l1_table_offset >> geometry->cluster_bits;
-    uint64_t end = first + q2_units((uint64_t)snapshot->l1_size * 8, geometry->cluster_bits);
-    if (snapshot->l1_size <= needed || (uint64_t)snapshot->l1_size * 8 > Q2_MAX_L1_BYTES)
-        return false;
-    for (uint64_t cluster = first + q2_units(needed * 8, geometry->cluster_bits);
-         cluster < q2_min(end, geometry->file_clusters); cluster++)
-        if (q2_scene_references(tables->scene, cluster) > 1)
-            return true;
-    return false;
 }
 
 int
