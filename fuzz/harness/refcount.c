@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-enum { STRICT = 1 << 0, BLOCK = 512, STEPS_MAX = 64 };
+enum { STRICT = 1 << 0, BLOCK = 128, STEPS_MAX = 64 };
 
 static const enum q2_problem problems[] = {
     Q2_PROBLEM_REFCOUNT_TABLE_RESERVED,
@@ -52,7 +52,8 @@ try_block(struct q2_fuzz_cursor *cursor, unsigned order)
         q2_refcount_set(block, order, index, value);
         Q2_REQUIRE(q2_refcount_get(block, order, index) == value, "%llu is lost",
                    (unsigned long long)value);
-        for (uint64_t i = index > 8 ? index - 8 : 0; i < entries && i < index + 9; i++) {
+        uint64_t near = order < 3 ? 8 : 1;
+        for (uint64_t i = index > near ? index - near : 0; i < entries && i <= index + near; i++) {
             uint64_t now = get(block, order, i);
             Q2_REQUIRE(now == (i == index ? value : get(before, order, i)) &&
                            now == q2_refcount_get(block, order, i),
