@@ -70,19 +70,36 @@ is_gone(const struct judgement *judgement, struct q2_file *file, unsigned map, u
 }
 
 bool
-judge_says_lost(void *data, uint32_t map, uint64_t offset)
+judge_says_lost(void *data, uint32_t map, uint64_t offset, uint64_t length)
 {
     const struct q2_plan *plan = data;
     for (uint64_t i = 0; i < plan->count; i++) {
         const struct q2_action *action = &plan->actions[i];
         for (uint64_t j = 0; action->applied && j < action->change_count; j++) {
             const struct q2_change *change = &action->changes[j];
-            if (change->kind == Q2_CHANGE_LOST && change->map == map && offset >= change->offset &&
-                offset - change->offset < change->length)
+            if (change->kind == Q2_CHANGE_LOST && change->map == map &&
+                q2_ranges_overlap(change->offset, change->length, offset, length))
                 return true;
         }
     }
     return false;
+}
+
+/* Whether a cluster reads as zeros for the zero flag alone, which is what the damage was: nothing
+ * in the image contradicts it, and the repair has not set it. */
+static bool
+is_belief(const struct judgement *judgement, struct q2_file *file, unsigned map, uint64_t guest)
+{
+    const struct subject *subject = judgement->subject;
+    uint64_t at = subject->entry_at[map][guest];
+    uint8_t word[8];
+    if (!at || !q2_range_inside(at, 8, judgement->hit->length) || subject->geometry.extended_l2 ||
+        q2_file_read(file, at, word, 8, NULL) < 0)
+        return false;
+    uint64_t healthy = q2_load_be64(subject->bytes + at);
+    uint64_t damaged = q2_load_be64(judgement->hit->bytes + at);
+    return damaged == (healthy | Q2_ENTRY_ZERO) && q2_load_be64(word) == damaged &&
+           judgement->after[map].hash[guest] == CONTENT_ZERO;
 }
 
 static const char *
@@ -131,8 +148,10 @@ judge_cluster(const struct judgement *judgement, struct q2_file *file, excuse *e
         score->harm++;
         note(judgement, score, "harm", map, guest, loud);
     } else if (after != CONTENT_ERROR && after != best && after != before &&
-               !(excused && excused(data, judgement->after_map[map],
-                                    guest * subject->geometry.cluster_size))) {
+               !(excused &&
+                 excused(data, judgement->after_map[map], guest * subject->geometry.cluster_size,
+                         subject->geometry.cluster_size)) &&
+               !is_belief(judgement, file, map, guest)) {
         score->wrong++;
         note(judgement, score, "wrong", map, guest, loud);
     } else if (loud && there) {

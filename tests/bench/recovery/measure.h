@@ -83,9 +83,9 @@ struct judgement {
     bool *known[MAX_MAPS];
 };
 
-/* Whether something says of the byte at guest `offset` of a map of the repaired image that it is
+/* Whether something says of any of a guest range of a map of the repaired image that it is
  * not what it was. */
-typedef bool excuse(void *data, uint32_t map, uint64_t offset);
+typedef bool excuse(void *data, uint32_t map, uint64_t offset, uint64_t length);
 
 /* Read the image in `file`, the result of a repair. */
 void judge_read(struct judgement *judgement, struct q2_file *file);
@@ -95,7 +95,7 @@ void judge(struct judgement *judgement, struct q2_file *file, excuse *excused, v
            bool loud, struct score *score);
 
 /* The excuse of a repair, whose data is a struct q2_plan: an action says that it is lost. */
-bool judge_says_lost(void *plan, uint32_t map, uint64_t offset);
+bool judge_says_lost(void *plan, uint32_t map, uint64_t offset, uint64_t length);
 
 /* Write `file` to a new file. */
 bool file_keep(const char *path, struct q2_file *file);

@@ -5,6 +5,7 @@
  * as reading a repaired one is, but what the map does not call certain may be anything. */
 
 #include "repair/salvage.h"
+#include "core/base/checked.h"
 
 #include "core/io/posix.h"
 #include "tests/bench/recovery/measure.h"
@@ -42,12 +43,12 @@ add_range(void *data, const struct q2_salvage_range *range)
 }
 
 static bool
-doubted(void *data, uint32_t map, uint64_t offset)
+doubted(void *data, uint32_t map, uint64_t offset, uint64_t length)
 {
     const struct doubts *doubts = data;
     for (size_t i = 0; i < doubts->count; i++) {
         const struct doubt *doubt = &doubts->list[i];
-        if (doubt->map == map && offset >= doubt->offset && offset - doubt->offset < doubt->length)
+        if (doubt->map == map && q2_ranges_overlap(doubt->offset, doubt->length, offset, length))
             return true;
     }
     return false;
