@@ -60,6 +60,7 @@ struct q2_salvage_options {
     const struct q2_secret *secret;
     bool force_share;          /* for the other files of the image */
     uint64_t max_memory;       /* bytes, for the plan; 0: derived from the size of the file */
+    uint32_t max_snapshots;    /* that are written, the rest counting as lost; 0: 4096 */
     unsigned threads;          /* 0: as many as are useful */
     uint64_t now;              /* seconds since the Epoch; 0: unknown */
     uint64_t checkpoint_bytes; /* written between two records of where it is; 0: by time */

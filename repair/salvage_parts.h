@@ -33,7 +33,7 @@ enum {
 /* What is known of one map. */
 struct salvage_map {
     const struct q2_map *table; /* where its L1 table is */
-    bool lost;                  /* no L1 table can be used, though there must be one */
+    const char *lost;           /* why nothing of it can be written, static; NULL: something can */
     uint64_t disk_size;         /* bytes */
     uint64_t vm_start;          /* guest offset of the VM state, bytes */
     uint64_t vm_state_size;     /* bytes */

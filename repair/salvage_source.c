@@ -13,6 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A snapshot costs flushes, and the whole snapshot table being written anew: 65536, which a header
+ * of a few bytes can claim, would take hours. */
+enum { MAX_SNAPSHOTS = 4096 };
+
 /* ---- the repair ---- */
 
 static void
@@ -132,9 +136,11 @@ bound_sizes(const struct salvage_source *source, struct salvage_map *map)
 }
 
 static int
-read_maps(struct salvage_source *source, struct q2_error *err)
+read_maps(struct salvage_source *source, const struct q2_salvage_options *options,
+          struct q2_error *err)
 {
     const struct q2_check *check = source->check;
+    uint32_t most = options->max_snapshots ? options->max_snapshots : MAX_SNAPSHOTS;
     source->maps = calloc(check->map_count, sizeof *source->maps);
     if (!source->maps)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for the maps of an image");
@@ -146,7 +152,10 @@ read_maps(struct salvage_source *source, struct q2_error *err)
         int rc = i > 0 ? read_snapshot(source, i - 1, map, err) : 0;
         if (rc < 0)
             return rc;
-        map->lost = map->table->l1_size == 0 && map->disk_size + map->vm_state_size > 0;
+        if (map->table->l1_size == 0 && map->disk_size + map->vm_state_size > 0)
+            map->lost = "its L1 table has not been found";
+        else if (i > most)
+            map->lost = "there are more snapshots than are copied";
         bound_sizes(source, map);
     }
     return 0;
@@ -167,7 +176,7 @@ q2_salvage_source_open(struct salvage_source *source, struct q2_file *image,
                             image->name);
     source->orphans = q2_check_problem_count(source->check, Q2_PROBLEM_ORPHAN_L2_TABLE).count > 0 ||
                       q2_check_problem_count(source->check, Q2_PROBLEM_ORPHAN_L1_TABLE).count > 0;
-    rc = read_maps(source, err);
+    rc = read_maps(source, options, err);
     return rc < 0 ? rc : q2_salvage_open_others(source, options, err);
 }
 

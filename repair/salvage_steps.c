@@ -248,7 +248,7 @@ note_lost(struct salvage *salvage, uint32_t turn, bool vm_state, struct q2_error
         .length = vm_state ? map->vm_state_size : map->disk_size,
         .vm_state = vm_state,
         .state = Q2_SALVAGE_LOST,
-        .why = "its L1 table has not been found",
+        .why = map->lost,
     };
     return range.length ? q2_salvage_log_range(&salvage->log, &range, err) : 0;
 }

@@ -110,7 +110,7 @@ l1_entry(struct salvage_tables *tables, uint64_t slot)
 {
     const struct q2_map *map = tables->map->table;
     if (tables->map->lost)
-        return (struct l1_entry){.why = "its L1 table has not been found"};
+        return (struct l1_entry){.why = tables->map->lost};
     if (slot >= map->l1_size)
         return (struct l1_entry){.why = "the L1 table ends before"};
     uint64_t part = slot * 8 / L1_PART * L1_PART, at = slot * 8 - part;

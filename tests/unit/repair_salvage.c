@@ -193,6 +193,24 @@ Test(salvage, opens_no_file_that_only_the_image_names)
     cr_expect_not(result.backing_missing, "it is left to it");
 }
 
+Test(salvage, bounds_the_number_of_snapshots)
+{
+    struct q2_error err = {0};
+    struct q2_salvage_result result;
+    build("image", "cluster-size 4K\nsize 1M\nwrite 0 64K random\nsnapshot a\n"
+                   "write 0 8K random 2\nsnapshot b\nwrite 0 8K random 3\nsnapshot c\n");
+    for (int i = 0; i < 2; i++) {
+        const struct q2_salvage_options how = {.format = i ? Q2_DISK_QCOW2 : Q2_DISK_RAW,
+                                               .max_snapshots = 2};
+        cr_assert_eq(salvage(i ? "out.qcow2" : "out.raw", &how, &result, &err), 0, "%s",
+                     err.message);
+        cr_expect_eq(result.maps, 3);
+        cr_expect_eq(result.maps_lost, 1);
+        cr_expect_eq(result.bytes[Q2_SALVAGE_LOST], 1 << 20);
+        cr_expect_eq(result.bytes[Q2_SALVAGE_CERTAIN], 3 << 20);
+    }
+}
+
 Test(salvage, names_what_a_missing_backing_file_had)
 {
     struct q2_error err = {0};
