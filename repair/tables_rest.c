@@ -174,6 +174,17 @@ leads_to_the_unreadable(struct q2_tables *tables, const struct q2_suspect *suspe
            !look.readable;
 }
 
+/* Whether what an entry leads to looks like the table that it should be: then the other who has it
+ * may be the one that is wrong. */
+static bool
+is_disputed(struct q2_tables *tables, const struct q2_suspect *suspect)
+{
+    struct q2_table_look look;
+    return suspect->why & Q2_SUSPECT_METADATA && !(suspect->why & Q2_SUSPECT_RULE) &&
+           q2_survey_look(tables->survey, q2_entry_offset(suspect->entry.raw), &look, NULL) == 0 &&
+           look.readable && q2_table_credible(&look);
+}
+
 static int
 clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confidence confidence,
       struct q2_error *err)
@@ -181,20 +192,22 @@ clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confid
     struct q2_scene *scene = tables->scene;
     uint64_t reach = q2_l2_reach(&scene->check->geometry);
     bool unreadable = leads_to_the_unreadable(tables, suspect);
-    bool cut = suspect->why & Q2_SUSPECT_CUT;
+    bool cut = suspect->why & Q2_SUSPECT_CUT, disputed = is_disputed(tables, suspect);
     int rc = 0;
-    if (unreadable)
+    if (unreadable || disputed)
         confidence = Q2_GUESS;
     else if (cut && confidence > Q2_LIKELY)
         confidence = Q2_LIKELY;
     bool doing = q2_plan_begin(&scene->plan, Q2_ACTION_CLEAR_L1_ENTRY, confidence, suspect->at,
                                "entry 0x%016" PRIx64 " of slot %" PRIu32 " leads to %s, and %s",
                                suspect->entry.raw, suspect->l1_index,
-                               unreadable ? "what cannot be read" : "no L2 table",
+                               unreadable ? "what cannot be read"
+                               : disputed ? "what is something else's too"
+                                          : "no L2 table",
                                cut                        ? "the file was cut off before it"
                                : confidence == Q2_CERTAIN ? "none is lost"
                                                           : "none that is lost belongs there");
-    scene->keep_all |= unreadable && !doing;
+    scene->keep_all |= (unreadable || disputed) && !doing;
     q2_tables_answer_entry(tables, suspect->at, suspect->entry.raw);
     q2_plan_change(&scene->plan, Q2_CHANGE_LOST, suspect->map, suspect->guest, reach);
     if (doing)

@@ -128,3 +128,15 @@ Test(repair_garbled, keeps_its_slot)
     free(mended.bytes);
     q2_repair_free(repair);
 }
+
+/* Nor where something else lays claim to the table, which may be the one that is wrong: here the L1
+ * table of a snapshot that is too long. */
+Test(repair_garbled, clears_no_slot_whose_table_is_disputed)
+{
+    Q2_AUTOCLOSE struct q2_file *file =
+        build("cluster-size 4K\nsize 1M\nwrite 0 8K random\nsnapshot monday\n"
+              "write 0 4K random 2\nsnapshot[0].l1_size = 1024\nsnapshot[0].vm_state_size = 2G\n");
+    struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
+    cr_expect_not(applies(repair, Q2_ACTION_CLEAR_L1_ENTRY));
+    q2_repair_free(repair);
+}
