@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ * SPDX-FileCopyrightText: The qcow2kit authors */
+
+/* Who permits more gets no less: a guess must not take away what tells something better. */
+
+#include "repair/fix.h"
+#include "tests/unit/repair_disks.h"
+
+static const char *const images[] = {
+    "cluster-size 4K\nsize 8M\nwrite 0 512K random\nwrite 4M 256K random 2\n",
+    "cluster-size 4K\nsize 8M\nwrite 0 3M random\nsnapshot a\nwrite 1M 2M random 2\nsnapshot "
+    "b\nwrite 0 1M random 3\n",
+    "size 64M\nwrite 0 1M random\nsnapshot a\nwrite 64K 128K random 2\n",
+};
+
+/* Of where all tables are, nothing is left in the header. */
+Test(repair_levels, places_of_tables)
+{
+    for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
+        Q2_AUTOCLOSE struct q2_file *healthy = build(images[i]);
+        Q2_AUTOCLOSE struct q2_file *file = build(images[i]);
+        const uint8_t zeros[24] = {0}; /* l1_size to refcount_table_clusters */
+        cr_assert_eq(q2_file_write(file, 36, zeros, sizeof zeros, NULL), 0);
+        for (int level = Q2_LEVEL_LIKELY; level <= Q2_LEVEL_GUESS; level++) {
+            struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
+            cr_expect(same_disk(healthy, q2_repair_file(repair)), "image %d, level %d", (int)i,
+                      level);
+            q2_repair_free(repair);
+        }
+    }
+}
