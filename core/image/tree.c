@@ -103,7 +103,10 @@ walk_tree(struct walk *walk, struct q2_error *err)
 {
     const struct q2_tree *tree = walk->tree;
     q2_strict_init(&walk->strict, q2_image_name(walk->image));
-    walk->window = malloc(q2_max(WINDOW_BYTES, walk->image->geometry.cluster_size));
+    /* As much as there are tables for, one at least. */
+    uint64_t tables = tree->end > tree->first ? tree->end - tree->first : 0;
+    uint64_t size = walk->image->geometry.cluster_size;
+    walk->window = malloc(q2_max(q2_min(WINDOW_BYTES, tables * size), size));
     int rc = walk->window ? 0 : q2_error_set(err, Q2_ERR_NOMEM, "no memory for L2 tables");
     for (uint64_t i = tree->first, count; i < tree->end && rc == 0; i += count) {
         bool readable = leads_on(walk, i);
