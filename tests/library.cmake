@@ -17,3 +17,9 @@ target_link_options(q2_allocations INTERFACE
 
 add_library(q2_sweep STATIC EXCLUDE_FROM_ALL ${CMAKE_CURRENT_LIST_DIR}/repair/sweep_files.c)
 target_link_libraries(q2_sweep PUBLIC q2_core)
+
+# The model is no aim of a fuzzer: its many small steps would hide those of the product.
+if(QCOW2KIT_FUZZ_ENGINE STREQUAL "libfuzzer")
+  set_source_files_properties(${STRESS_SOURCES} PROPERTIES
+    COMPILE_OPTIONS -fno-sanitize=fuzzer-no-link)
+endif()
