@@ -95,3 +95,61 @@ Test(repair_safety, what_is_lost_stays_counted_when_refcounts_are_made_anew)
     q2_repair_free(repair);
     q2_file_close(file);
 }
+
+static bool
+is_lost(const struct q2_repair *repair, uint64_t offset, uint64_t length)
+{
+    const struct q2_plan *plan = q2_repair_actions(repair);
+    for (uint64_t i = 0; i < plan->count; i++)
+        for (uint64_t k = 0; plan->actions[i].applied && k < plan->actions[i].change_count; k++) {
+            const struct q2_change *change = &plan->actions[i].changes[k];
+            if (change->kind == Q2_CHANGE_LOST && change->offset == offset &&
+                change->length == length)
+                return true;
+        }
+    return false;
+}
+
+/* The end of the last cluster is gone, and is said to be. */
+Test(repair_safety, a_cut_within_a_cluster_is_told)
+{
+    struct q2_file *file = build("cluster-size 4K\nsize 1M\nwrite 0 64K random\n");
+    cr_assert_eq(q2_file_truncate(file, 15 * CLUSTER + 1000, NULL), 0);
+    struct q2_repair *repair = plan_for(file);
+    cr_expect_eq(applied(repair, Q2_ACTION_EXTEND_FILE), 1);
+    cr_expect(is_lost(repair, 10 * CLUSTER + 1000, CLUSTER - 1000));
+    cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
+
+/* Of the last entry that is left of a table, some bytes are missing: it leads elsewhere now. */
+Test(repair_safety, a_cut_within_a_table_is_told)
+{
+    struct q2_file *file = build("cluster-size 4K\nsize 4M\nwrite 0 1M random\nsnapshot s\n"
+                                 "write 1M 4K random\nwrite 2M 64K random\n");
+    uint64_t table = q2_entry_offset(word_at(file, 3 * CLUSTER)), kept = 100 * 8 + 6;
+    cr_assert_eq(q2_file_truncate(file, table + kept, NULL), 0);
+    struct q2_repair *repair = plan_for(file);
+    struct q2_file *mended = q2_repair_file(repair);
+    cr_expect_eq(applied(repair, Q2_ACTION_EXTEND_FILE), 1);
+    cr_expect(is_lost(repair, 100 * CLUSTER, (2 << 20) - 100 * CLUSTER));
+    cr_expect_eq(word_at(mended, table + 100 * 8), 0);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
+
+/* A file that ends early by itself has lost nothing. */
+Test(repair_safety, a_short_last_cluster_is_none_of_this)
+{
+    struct q2_file *file =
+        build("cluster-size 4K\nsize 1M\nwrite 0 64K random\nrefcount(0) = 0\nl2[3].copied = 0\n");
+    uint64_t size;
+    cr_assert_eq(q2_file_size(file, &size, NULL), 0);
+    cr_assert_eq(q2_file_truncate(file, size - 1000, NULL), 0);
+    struct q2_repair *repair = plan_for(file);
+    cr_expect_eq(applied(repair, Q2_ACTION_EXTEND_FILE), 0);
+    cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
