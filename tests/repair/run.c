@@ -131,45 +131,36 @@ is_complete(const char *folder, const struct q2_repair *repair,
     return complete;
 }
 
-static bool
-write_level(const char *folder, struct q2_file *image, const struct folder_options *setup,
-            enum q2_repair_level level, FILE *out)
-{
-    struct q2_error err = {0};
-    struct q2_repair *repair = NULL;
-    struct q2_repair_options options = {
-        .level = level,
-        .deep = setup->check.deep,
-        .max_memory = setup->check.max_memory,
-        .threads = setup->check.threads,
-        .now = setup->check.now,
-    };
-    if (q2_repair_plan(image, &options, &repair, &err) < 0) {
-        fprintf(out, "error %s\n", err.message);
-        return true;
-    }
-    write_plan(repair, out);
-    bool complete = is_complete(folder, repair, &options);
-    q2_repair_free(repair);
-    return complete;
-}
-
 /* ---- a folder ---- */
 
-/* The plan of one level; the caller frees it. */
-static char *
+/* What is planned at one level, and what makes it. */
+struct level {
+    struct q2_repair_options options;
+    struct q2_repair *repair; /* NULL: it cannot be planned */
+    char *text;
+};
+
+static void
 plan_level(const char *folder, struct q2_file *image, const struct folder_options *setup,
-           enum q2_repair_level level, bool *complete)
+           enum q2_repair_level number, struct level *ret_level)
 {
-    char *text = NULL;
+    struct q2_error err = {0};
     size_t length = 0;
-    FILE *out = open_memstream(&text, &length);
+    struct level level = {.options = {.level = number,
+                                      .deep = setup->check.deep,
+                                      .max_memory = setup->check.max_memory,
+                                      .threads = setup->check.threads,
+                                      .now = setup->check.now}};
+    FILE *out = open_memstream(&level.text, &length);
     if (!out)
         folder_die(folder, "no memory");
-    *complete &= write_level(folder, image, setup, level, out);
+    if (q2_repair_plan(image, &level.options, &level.repair, &err) < 0)
+        fprintf(out, "error %s\n", err.message);
+    else
+        write_plan(level.repair, out);
     if (fclose(out) != 0)
         folder_die(folder, "no memory");
-    return text;
+    *ret_level = level;
 }
 
 /* The plans for a folder's image; the caller frees them. */
@@ -178,6 +169,7 @@ plan_folder(const char *folder, bool *ret_complete)
 {
     char *text = NULL;
     struct q2_error err = {0};
+    struct level certain, guess;
     struct folder_options setup = {.check = {.now = 0}};
     folder_options(folder, &setup);
     Q2_AUTOCLOSE struct q2_file *image = built_image(folder);
@@ -185,13 +177,20 @@ plan_folder(const char *folder, bool *ret_complete)
     if (setup.fault.kind && q2_file_new_fault(image, &setup.fault, &faulty, &err) < 0)
         folder_die(folder, err.message);
     struct q2_file *file = faulty ? faulty : image;
-    *ret_complete = true;
-    Q2_AUTOFREE char *certain = plan_level(folder, file, &setup, Q2_LEVEL_CERTAIN, ret_complete);
-    Q2_AUTOFREE char *guess = plan_level(folder, file, &setup, Q2_LEVEL_GUESS, ret_complete);
-    bool same = strcmp(certain, guess) == 0;
-    if (asprintf(&text, "level certain\n%s\nlevel guess\n%s", certain,
-                 same ? "the same\n" : guess) < 0)
+    plan_level(folder, file, &setup, Q2_LEVEL_CERTAIN, &certain);
+    plan_level(folder, file, &setup, Q2_LEVEL_GUESS, &guess);
+    bool same = strcmp(certain.text, guess.text) == 0;
+    if (asprintf(&text, "level certain\n%s\nlevel guess\n%s", certain.text,
+                 same ? "the same\n" : guess.text) < 0)
         folder_die(folder, "no memory");
+    /* What a guess finds nothing to do with is complete at any level. */
+    *ret_complete =
+        (!guess.repair || is_complete(folder, guess.repair, &guess.options)) &&
+        (same || !certain.repair || is_complete(folder, certain.repair, &certain.options));
+    q2_repair_free(certain.repair);
+    q2_repair_free(guess.repair);
+    free(certain.text);
+    free(guess.text);
     return text;
 }
 
