@@ -49,9 +49,6 @@ consider(struct q2_placing *placing, struct choice *choice, uint64_t offset,
     int score = 0;
     if (offset == choice->table || (bits > 2 && (found || !missing)))
         return 0;
-    /* What another map has, counted for that alone, is no riddle's answer. */
-    if (!found && !missing && (placing->slots->survey->counts_help || bits > 1))
-        return 0;
     int rc = q2_table_facts(placing->carving, offset, &facts, err);
     if (rc == 0)
         rc = q2_place_score(placing, offset, &facts, suspect->map, suspect->l1_index, &score, err);
@@ -157,17 +154,6 @@ is_but_for_odd_bits(const struct q2_placing *placing, const struct choice *choic
            (q2_entry_offset(choice->suspect->entry.raw) & ~(size - 1)) == choice->table;
 }
 
-/* Whether refcounts say that an entry leads where it should, though there is no table any more. */
-static bool
-is_right(struct q2_slots *slots, const struct q2_suspect *suspect)
-{
-    uint64_t cluster =
-        q2_entry_offset(suspect->entry.raw) >> slots->scene->check->geometry.cluster_bits;
-    return (suspect->why & Q2_SUSPECT_TARGET) && slots->survey->counts_help &&
-           q2_survey_refcount(slots->survey, &slots->reader, cluster) >=
-               q2_scene_references(slots->scene, cluster);
-}
-
 static int
 settle(struct q2_placing *placing, const struct choice *choice, struct q2_error *err)
 {
@@ -185,10 +171,7 @@ settle(struct q2_placing *placing, const struct choice *choice, struct q2_error 
         placement.why = "it is two bits away from the entry";
     else if (choice->distance > 2)
         placement.why = "another map has it in this slot, and its refcount counts one more";
-    bool sure = choice->score >= 4 || (choice->missing && !choice->found);
-    if (choice->distance == 2 && (!sure || is_right(placing->slots, suspect)))
-        placement.confidence = Q2_LIKELY;
-    if (!choice->found && !choice->missing)
+    if (choice->distance == 2 && choice->score < 4 && !(choice->missing && !choice->found))
         placement.confidence = Q2_LIKELY;
     if (has_its_own(placing, suspect))
         placement.confidence = Q2_LIKELY;
