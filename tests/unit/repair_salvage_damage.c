@@ -267,9 +267,11 @@ expect_certain_same(const char *what, struct q2_disk *strict, struct q2_disk *ma
 static bool
 is_mended(const char *name)
 {
-    static const char *const names[] = {"overlap-",    "backing-", "data-file", "header-crypt",
-                                        "compressed-", "crypto-",  "luks",      "encrypt",
-                                        "aes",         "-into-"};
+    static const char *const names[] = {"overlap-",    "backing-",
+                                        "data-file",   "header-crypt",
+                                        "compressed-", "crypto-",
+                                        "luks",        "encrypt",
+                                        "aes",         "l2-entry-into-refcount-table"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strstr(name, names[i]))
             return true;
