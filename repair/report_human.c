@@ -277,8 +277,11 @@ print_withheld(const struct page *page)
             count += is_in(&page->plan->actions[i], PART_WITHHELD, confidence);
         if (!count)
             continue;
+        bool waits = confidence == Q2_CERTAIN && page->report->options->level != Q2_LEVEL_LEAKS;
         fprintf(page->out, "\n%sLeft out%s, but done %s: %s\n", bold(page, "\033[1m"),
-                bold(page, "\033[m"), options[confidence], q2_format_plural(count, "action").text);
+                bold(page, "\033[m"),
+                waits ? "once the damage that it depends on is mended" : options[confidence],
+                q2_format_plural(count, "action").text);
         print_actions(page, PART_WITHHELD, confidence);
     }
 }

@@ -51,6 +51,13 @@ q2_repair_objection(const struct q2_repair *repair, size_t index)
     return index == 0 ? repair->objection : NULL;
 }
 
+const char *
+q2_repair_unsearched(const struct q2_repair *repair)
+{
+    (void)repair;
+    return NULL;
+}
+
 int
 q2_repair_digest(const struct q2_repair *repair, char ret_digest[65],
                  __attribute__((unused)) struct q2_error *err)
@@ -161,6 +168,11 @@ Test(report, says_what_is_left_out_and_how_to_have_it)
     free(text);
 
     repair.plan.actions[0].confidence = Q2_CERTAIN;
+    text = human();
+    EXPECT_IN(text, "Left out, but done once the damage that it depends on is mended: 1 action\n");
+    free(text);
+
+    options.level = Q2_LEVEL_LEAKS;
     text = human();
     EXPECT_IN(text, "Left out, but done without --leaks: 1 action\n");
     free(text);
