@@ -114,7 +114,8 @@ is_complete(const char *folder, const struct q2_repair *repair,
 {
     struct q2_repair *again = NULL;
     struct q2_error err = {0};
-    if (!q2_repair_needed(repair))
+    /* Where a limit ended the search, what was done leaves more room for the next. */
+    if (!q2_repair_needed(repair) || q2_repair_unsearched(repair))
         return true;
     if (q2_repair_plan(q2_repair_file(repair), options, &again, &err) < 0) {
         printf("%s: not to be planned again at level %s: %s\n", folder,
