@@ -33,6 +33,9 @@ why_this(enum q2_problem problem)
         return "the file ends inside its header: there is nothing behind that could be read";
     case Q2_PROBLEM_HEADER_INCOMPATIBLE_UNKNOWN:
         return "only software that knows the feature can tell what the tables mean";
+    case Q2_PROBLEM_ORPHAN_L1_TABLE:
+    case Q2_PROBLEM_ORPHAN_L2_TABLE:
+        return "kept: it was part of a disk or a snapshot, and nothing tells of which";
     case Q2_PROBLEM_WORK_LIMIT:
         return "not all tables could be examined, so that nothing about them is certain; "
                "everything that can be read can be copied to a new image with --salvage";
@@ -61,6 +64,8 @@ q2_repair_left(const struct q2_repair *repair, enum q2_problem problem)
         return why_this(problem);
     if (entry->severity == Q2_SEVERITY_LEAK)
         return "kept, because a damaged pointer may have meant these clusters";
+    if (q2_repair_unsearched(repair))
+        return q2_repair_unsearched(repair);
     switch (entry->repair) {
     case Q2_REPAIR_SALVAGE:
         return "what it takes is gone, or cannot be read, so that it cannot be mended in place; "
