@@ -196,7 +196,7 @@ sweep_history_destroy(struct sweep_history *history)
 static bool
 keeps_some(size_t index, void *data)
 {
-    uint64_t mixed = (index + 1) * UINT64_C(0x9e3779b97f4a7c15) + *(const size_t *)data;
+    uint64_t mixed = (index + 1) * UINT64_C(0x9e3779b97f4a7c15) + *(const uint64_t *)data;
     return (mixed ^ mixed >> 29) & 1;
 }
 
@@ -214,6 +214,7 @@ sweep_replay(const struct sweep_history *history, size_t count, enum sweep_loss 
 {
     struct q2_error err = {0};
     size_t counts[SWEEP_SIDES] = {0};
+    uint64_t choice = history->chance * UINT64_C(0xd1342543de82ef95) + count;
     sweep_disk_init(ret_disk, history->base);
     for (size_t i = 0; i < count; i++)
         counts[history->order[i]]++;
@@ -222,6 +223,6 @@ sweep_replay(const struct sweep_history *history, size_t count, enum sweep_loss 
                               loss == SWEEP_KILL       ? NULL
                               : loss == SWEEP_LOSE_ALL ? keeps_none
                                                        : keeps_some,
-                              &count, ret_disk->files[side], &err),
+                              &choice, ret_disk->files[side], &err),
              &err);
 }

@@ -32,6 +32,7 @@ struct sweep_history {
     struct q2_file *files[SWEEP_SIDES]; /* to write to */
     uint8_t *order;                     /* whose each change was, enum sweep_side */
     size_t count, capacity;
+    uint64_t chance; /* of SWEEP_LOSE_SOME, another number other losses */
 };
 
 void sweep_history_init(struct sweep_history *history, struct q2_file *base);
