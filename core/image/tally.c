@@ -9,12 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Chunks hang in a radix tree of fixed depth: 4 levels of 11 bits and the chunk's own 12 reach
- * 2^56 clusters, more than 64-bit offsets can name. Nodes appear by compare-and-swap and stay. */
+/* Chunks hang in a radix tree of fixed depth: 8 levels of 6 bits and the chunk's own 12 reach 2^60
+ * clusters, more than 64-bit offsets can name. Nodes are small, as a small image has one on each
+ * level; they appear by compare-and-swap and stay. */
 enum {
-    NODE_BITS = 11,
+    NODE_BITS = 6,
     NODE_SLOTS = 1 << NODE_BITS,
-    LEVELS = 4,
+    LEVELS = 8,
 };
 
 struct node {
@@ -253,6 +254,15 @@ q2_chunk_references(const struct q2_chunk *chunk, unsigned index)
     return q2_bit_test(chunk->seen, index) ? chunk->uniform : 0;
 }
 
+/* Count what has been seen so often as all of it has been. */
+static void
+spread(const struct q2_chunk *chunk, void *counts, unsigned bytes)
+{
+    for (unsigned word = 0; word < Q2_CHUNK_WORDS; word++)
+        for (uint64_t left = chunk->seen[word]; left; left &= left - 1)
+            put_count(counts, bytes, word * 64 + (unsigned)__builtin_ctzll(left), chunk->uniform);
+}
+
 /* Give the chunk counts wide enough for `value`. */
 static int
 widen(struct q2_tally *tally, struct q2_chunk *chunk, uint64_t value, struct q2_error *err)
@@ -265,8 +275,11 @@ widen(struct q2_tally *tally, struct q2_chunk *chunk, uint64_t value, struct q2_
         q2_budget_calloc(tally->budget, Q2_CHUNK_CLUSTERS, bytes, "reference counts", &counts, err);
     if (rc < 0)
         return rc;
-    for (unsigned i = 0; i < Q2_CHUNK_CLUSTERS; i++)
-        put_count(counts, bytes, i, q2_chunk_references(chunk, i));
+    if (chunk->counts)
+        for (unsigned i = 0; i < Q2_CHUNK_CLUSTERS; i++)
+            put_count(counts, bytes, i, count_at(chunk, i));
+    else
+        spread(chunk, counts, bytes);
     q2_budget_free(tally->budget, chunk->counts, Q2_CHUNK_CLUSTERS, chunk->count_bytes);
     chunk->counts = counts;
     chunk->count_bytes = bytes;
