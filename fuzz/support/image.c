@@ -11,7 +11,10 @@
 
 #include <string.h>
 
-enum { PIECE = 4096 };
+enum {
+    PIECE = 4096,
+    CACHE = 16 << 10, /* bytes; inputs are small, and larger ones take longer to make */
+};
 
 struct q2_file *
 q2_fuzz_file(const uint8_t *bytes, size_t length)
@@ -93,6 +96,8 @@ q2_fuzz_open(struct q2_file *file, unsigned flags)
     const struct q2_image_options options = {
         .flags = flags | Q2_IMAGE_NO_BACKING | Q2_IMAGE_NO_CRYPTO | Q2_IMAGE_NO_DATA_FILE,
         .format = Q2_DISK_QCOW2,
+        .l2_cache_bytes = CACHE,
+        .refcount_cache_bytes = CACHE,
         .open_file = open_file,
         .open_file_data = file,
     };
