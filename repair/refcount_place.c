@@ -27,6 +27,14 @@ is_needed(const struct q2_rebuild *rebuild, uint64_t index)
     return q2_rebuild_any(rebuild, first, first + per_block(rebuild));
 }
 
+/* The first entry from `index` on that may be needed. */
+static uint64_t
+next_wanted(const struct q2_rebuild *rebuild, uint64_t index)
+{
+    unsigned bits = rebuild->geometry->refcount_block_bits;
+    return q2_max(index, q2_rebuild_next(rebuild, index << bits) >> bits);
+}
+
 /* Entries that are needed; *ret_missing of them have no block; *ret_end is behind the last. */
 static uint64_t
 count_needed(const struct q2_rebuild *rebuild, uint64_t *ret_missing, uint64_t *ret_end)
@@ -34,14 +42,15 @@ count_needed(const struct q2_rebuild *rebuild, uint64_t *ret_missing, uint64_t *
     uint64_t entries =
         q2_max(q2_units(rebuild->end, rebuild->geometry->refcount_block_bits), rebuild->entries);
     uint64_t needed = 0, missing = 0, end = 0;
-    for (uint64_t i = 0; i < entries; i++) {
-        if (i < rebuild->entries && rebuild->table[i])
+    for (uint64_t i = 0; i < rebuild->entries; i++)
+        if (rebuild->table[i])
             end = i + 1;
+    for (uint64_t i = next_wanted(rebuild, 0); i < entries; i = next_wanted(rebuild, i + 1)) {
         if (!is_needed(rebuild, i))
             continue;
         needed++;
         missing += i >= rebuild->entries || !rebuild->table[i];
-        end = i + 1;
+        end = q2_max(end, i + 1);
     }
     *ret_missing = missing;
     *ret_end = end;

@@ -151,6 +151,17 @@ next_seen(const struct q2_tally *tally, uint64_t *cluster, uint64_t end)
     return false;
 }
 
+uint64_t
+q2_rebuild_next(const struct q2_rebuild *rebuild, uint64_t cluster)
+{
+    uint64_t added = cluster, counted = cluster;
+    if (!next_seen(rebuild->added, &added, UINT64_MAX))
+        added = UINT64_MAX;
+    if (!next_seen(rebuild->scene->check->tally, &counted, UINT64_MAX))
+        counted = UINT64_MAX;
+    return q2_min(added, counted);
+}
+
 bool
 q2_rebuild_any(const struct q2_rebuild *rebuild, uint64_t first, uint64_t end)
 {

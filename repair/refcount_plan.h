@@ -70,6 +70,10 @@ uint64_t q2_rebuild_references(const struct q2_rebuild *rebuild, uint64_t cluste
 /* Of 64 clusters from `cluster` on (a multiple of 64), those that have any. */
 uint64_t q2_rebuild_seen(const struct q2_rebuild *rebuild, uint64_t cluster);
 
+/* The first cluster from `cluster` on that anything may refer to; UINT64_MAX: none. A file may be
+ * far too large to look at all of its clusters. */
+uint64_t q2_rebuild_next(const struct q2_rebuild *rebuild, uint64_t cluster);
+
 /* Whether there will be any to [first, end). */
 bool q2_rebuild_any(const struct q2_rebuild *rebuild, uint64_t first, uint64_t end);
 
