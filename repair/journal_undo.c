@@ -171,7 +171,9 @@ q2_journal_undo(struct q2_file *journal, struct q2_file *image, bool force, stru
                             "%s: the undo journal was never completed, so nothing has been written "
                             "to the image",
                             journal->name);
-    Q2_AUTOFREE uint8_t *buffer = malloc(Q2_JOURNAL_LENGTH_MAX);
+    /* No record reaches beyond the larger of the two. */
+    uint64_t largest = q2_max(undo.info.size_before, undo.info.size_after);
+    Q2_AUTOFREE uint8_t *buffer = malloc(q2_min(Q2_JOURNAL_LENGTH_MAX, largest) + 1);
     if (!buffer)
         return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory to undo a repair", image->name);
     undo.buffer = buffer;

@@ -178,7 +178,7 @@ q2_snapshots_load(struct q2_image *image, struct q2_snapshots **ret_snapshots, s
     if (count > Q2_MAX_SNAPSHOTS || count > image->geometry.file_size / Q2_SNAPSHOT_FIXED_LENGTH)
         return q2_error_set(err, Q2_ERR_FORMAT, "%s: nb_snapshots %u at offset 60 is too large",
                             q2_image_name(image), count);
-    Q2_AUTOFREE uint8_t *window = malloc(WINDOW_BYTES);
+    Q2_AUTOFREE uint8_t *window = malloc(q2_min(WINDOW_BYTES, image->geometry.file_size));
     struct q2_snapshots *snapshots = new_snapshots(count);
     int rc = window && snapshots ? 0 : no_memory(image, err);
     if (rc == 0)
