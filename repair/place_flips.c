@@ -133,16 +133,32 @@ consider_cleared(struct q2_placing *placing, struct choice *choice, struct q2_er
     return consider(placing, choice, offset, NULL, err);
 }
 
-/* Whether the entry leads to a cluster that is counted, and that nothing else has: then it is the
- * table there that is damaged, and not the entry. */
 static bool
-has_its_own(const struct q2_placing *placing, const struct q2_suspect *suspect)
+maps_cluster(struct q2_carving *carving, uint64_t table, uint64_t cluster)
+{
+    struct q2_check *check = carving->slots->scene->check;
+    const struct q2_geometry *geometry = &check->geometry;
+    if (q2_file_read_padded(check->file, table, carving->buffer, geometry->cluster_size, NULL) < 0)
+        return false;
+    for (uint64_t i = 0; i < geometry->l2_entries; i++)
+        if (q2_entry_offset(q2_l2_load(geometry, carving->buffer, i).raw) ==
+            cluster << geometry->cluster_bits)
+            return true;
+    return false;
+}
+
+/* Whether the entry leads to a cluster that is counted, and that nothing else has, not even the
+ * lost table: then it is the table there that is damaged, and not the entry. */
+static bool
+has_its_own(const struct q2_placing *placing, const struct choice *choice)
 {
     const struct q2_survey *survey = placing->slots->survey;
     const struct q2_geometry *geometry = &survey->scene->check->geometry;
+    const struct q2_suspect *suspect = choice->suspect;
     uint64_t cluster = q2_entry_offset(suspect->entry.raw) >> geometry->cluster_bits;
     return !(suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END | Q2_SUSPECT_SHARED)) &&
-           survey->counts_help && q2_survey_lost(survey, cluster);
+           survey->counts_help && q2_survey_lost(survey, cluster) &&
+           !(choice->found && maps_cluster(placing->carving, choice->table, cluster));
 }
 
 /* Whether the entry leads to the table, but for bits that no entry has. */
@@ -173,7 +189,7 @@ settle(struct q2_placing *placing, const struct choice *choice, struct q2_error 
         placement.why = "another map has it in this slot, and its refcount counts one more";
     if (choice->distance == 2 && choice->score < 4 && !(choice->missing && !choice->found))
         placement.confidence = Q2_LIKELY;
-    if (has_its_own(placing, suspect))
+    if (has_its_own(placing, choice))
         placement.confidence = Q2_LIKELY;
     if (choice->tie || (!choice->missing && !is_but_for_odd_bits(placing, choice)))
         placement.confidence = Q2_GUESS;
@@ -286,20 +302,6 @@ explain_suspects(struct q2_placing *placing, bool shared, struct q2_error *err)
 }
 
 /* ---- entries that lead to an empty cluster ---- */
-
-static bool
-maps_cluster(struct q2_carving *carving, uint64_t table, uint64_t cluster)
-{
-    struct q2_check *check = carving->slots->scene->check;
-    const struct q2_geometry *geometry = &check->geometry;
-    if (q2_file_read_padded(check->file, table, carving->buffer, geometry->cluster_size, NULL) < 0)
-        return false;
-    for (uint64_t i = 0; i < geometry->l2_entries; i++)
-        if (q2_entry_offset(q2_l2_load(geometry, carving->buffer, i).raw) ==
-            cluster << geometry->cluster_bits)
-            return true;
-    return false;
-}
 
 /* A flipped bit may lead to a cluster of zeros, which looks like a table that maps nothing. */
 static int

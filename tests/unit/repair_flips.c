@@ -62,3 +62,11 @@ Test(repair_flips, a_shared_table_is)
                              "l1[0].offset = offset(l2_table[0]) ^ 0x8000\n"),
                  Q2_CERTAIN);
 }
+
+/* An entry that leads to what its own table maps is wrong, and not the table. */
+Test(repair_flips, data_of_the_lost_table_is_no_damaged_table)
+{
+    cr_expect_eq(mends_entry("cluster-size 4K\nsize 1M\nwrite 0 64K random\n"
+                             "l1[0].offset = offset(l2_table[0]) ^ 0x2000\n"),
+                 Q2_CERTAIN);
+}
