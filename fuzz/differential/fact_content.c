@@ -4,6 +4,7 @@
 /* What is read: of the disk, and of each snapshot. */
 
 #include "fuzz/differential/trial.h"
+#include "fuzz/differential/worker.h"
 
 #include <fcntl.h>
 #include <inttypes.h>

@@ -4,6 +4,7 @@
 /* What is said about an image: opens or not, and every field of `info`. */
 
 #include "fuzz/differential/trial.h"
+#include "fuzz/differential/worker.h"
 
 #include <json-c/json.h>
 #include <stdio.h>

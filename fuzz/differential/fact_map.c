@@ -4,6 +4,7 @@
 /* The map of the disk, extent by extent. */
 
 #include "fuzz/differential/trial.h"
+#include "fuzz/differential/worker.h"
 
 #include <json-c/json.h>
 #include <string.h>

@@ -6,12 +6,13 @@
 #include "core/io/memory.h"
 #include "core/io/posix.h"
 #include "fuzz/differential/trial.h"
+#include "fuzz/differential/worker.h"
 #include "repair/repair.h"
 
 #include <stdio.h>
 
-static int
-repair(const void *name)
+int
+own_repair(const char *name)
 {
     struct q2_error err = {0};
     Q2_AUTOCLOSE struct q2_file *image = NULL;
@@ -42,7 +43,8 @@ compare_our_repair(struct trial *trial)
         return;
     trial_copy(trial->image, "repaired.qcow2");
     struct outcome run;
-    run_function(repair, "repaired.qcow2", NULL, &run);
+    const char *const argv[] = {"repair", "repaired.qcow2", NULL};
+    run_own(argv, NULL, &run);
     char word[16];
     if (run.end != RUN_EXIT)
         trial_differ(trial, "our_repair", "end", outcome_word(&run, word), "ends");

@@ -5,6 +5,7 @@
  * neither finds anything wrong with what the other wrote. */
 
 #include "fuzz/differential/trial.h"
+#include "fuzz/differential/worker.h"
 
 #include <inttypes.h>
 #include <stdio.h>

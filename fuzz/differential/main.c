@@ -6,6 +6,7 @@
 
 #include "fuzz/differential/make.h"
 #include "fuzz/differential/rules.h"
+#include "fuzz/differential/worker.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -157,6 +158,7 @@ work(unsigned job, struct tally *tally)
             failures++;
         }
     }
+    worker_stop();
     exit(0);
 }
 

@@ -6,6 +6,7 @@
 #include "checker/scan.h"
 #include "core/io/posix.h"
 #include "fuzz/differential/trial.h"
+#include "fuzz/differential/worker.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -54,9 +55,8 @@ print_check(const struct q2_check *check)
         printf("snapshot %s\n", q2_check_snapshot(check, i)->id);
 }
 
-/* As `qemu-img check` ends. */
-static int
-check(const void *image)
+int
+own_report(const char *image)
 {
     struct q2_error err = {0};
     Q2_AUTOCLOSE struct q2_file *file = NULL;
@@ -104,7 +104,8 @@ report_make(const char *image, struct report *ret_report)
 {
     struct report report = {0};
     size_t length;
-    run_function(check, image, NULL, &report.run);
+    const char *const argv[] = {"report", image, NULL};
+    run_own(argv, NULL, &report.run);
     FILE *traits = open_memstream(&report.traits, &length);
     char *text = strdup(report.run.output), *rest = text;
     if (!traits || !text) {

@@ -3,7 +3,7 @@
 
 /* Children with limits. */
 
-#include "fuzz/differential/run.h"
+#include "fuzz/differential/streams.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -20,7 +20,6 @@
 
 enum {
     SECONDS = 10,      /* that a child may take; more than ten times what any needs */
-    OWN_SECONDS = 60,  /* the same for ours, which have sanitizers to carry */
     ERRORS_MAX = 4096, /* bytes kept of stderr */
     CRASHED = 99,      /* exit status of a sanitizer with something to say */
 };
@@ -41,31 +40,49 @@ __ubsan_default_options(void)
     return "exitcode=99:print_stacktrace=1";
 }
 
-struct streams {
-    int in, out, err;
-};
-
-static void
-die(const char *what)
+void
+run_die(const char *what)
 {
     fprintf(stderr, "differential: %s: %s\n", what, strerror(errno));
     exit(2);
 }
 
 static int
-new_stream(const char *text)
+new_stream(void)
 {
     int fd = memfd_create("stream", MFD_CLOEXEC);
-    size_t length = text ? strlen(text) : 0;
-    if (fd < 0 || (length > 0 && write(fd, text, length) != (ssize_t)length) ||
-        lseek(fd, 0, SEEK_SET) < 0)
-        die("stream");
+    if (fd < 0)
+        run_die("stream");
     return fd;
 }
 
-/* In the child. */
+struct streams
+streams_new(const char *text)
+{
+    const struct streams streams = {new_stream(), new_stream(), new_stream()};
+    streams_fill(&streams, text);
+    return streams;
+}
+
 static void
-settle(const struct streams *streams)
+fill(int fd, const char *text)
+{
+    size_t length = text ? strlen(text) : 0;
+    if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0 ||
+        (length > 0 && write(fd, text, length) != (ssize_t)length) || lseek(fd, 0, SEEK_SET) < 0)
+        run_die("stream");
+}
+
+void
+streams_fill(const struct streams *streams, const char *text)
+{
+    fill(streams->in, text);
+    fill(streams->out, NULL);
+    fill(streams->err, NULL);
+}
+
+void
+streams_settle(const struct streams *streams)
 {
     const struct rlimit no_core = {0, 0}, files = {file_max, file_max};
     dup2(streams->in, STDIN_FILENO);
@@ -81,36 +98,36 @@ read_stream(int fd, size_t most, size_t *ret_length)
 {
     off_t size = lseek(fd, 0, SEEK_END);
     if (size < 0)
-        die("stream");
+        run_die("stream");
     size_t length = (size_t)size < most ? (size_t)size : most;
     char *text = malloc(length + 1);
     if (!text || pread(fd, text, length, 0) != (ssize_t)length)
-        die("stream");
+        run_die("stream");
     text[length] = '\0';
     *ret_length = length;
     return text;
 }
 
-/* Wait for the child, but not longer than it may take. */
-static void
-wait_for(pid_t pid, int seconds, struct outcome *outcome)
+void
+streams_take(const struct streams *streams, struct outcome *outcome)
 {
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (fd < 0)
-        die("pidfd");
-    struct pollfd poller = {.fd = fd, .events = POLLIN};
-    int ready;
-    do {
-        ready = poll(&poller, 1, seconds * 1000);
-    } while (ready < 0 && errno == EINTR);
-    close(fd);
-    if (ready == 0)
-        kill(-pid, SIGKILL);
-    int status;
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            die("wait");
-    if (ready == 0) {
+    size_t ignored;
+    outcome->output = read_stream(streams->out, SIZE_MAX - 1, &outcome->length);
+    outcome->errors = read_stream(streams->err, ERRORS_MAX, &ignored);
+}
+
+void
+streams_close(const struct streams *streams)
+{
+    close(streams->in);
+    close(streams->out);
+    close(streams->err);
+}
+
+void
+outcome_set(struct outcome *outcome, bool hangs, int status)
+{
+    if (hangs) {
         outcome->end = RUN_HANG;
     } else if (WIFSIGNALED(status)) {
         outcome->end = RUN_CRASH;
@@ -121,53 +138,49 @@ wait_for(pid_t pid, int seconds, struct outcome *outcome)
     }
 }
 
+/* Wait for the child, but not longer than it may take. */
 static void
-collect(pid_t pid, int seconds, const struct streams *streams, struct outcome *ret_outcome)
+wait_for(pid_t pid, struct outcome *outcome)
 {
-    if (pid < 0)
-        die("fork");
-    setpgid(pid, pid); /* whoever comes first, the child or this */
-    struct outcome outcome = {0};
-    wait_for(pid, seconds, &outcome);
-    size_t ignored;
-    outcome.output = read_stream(streams->out, SIZE_MAX - 1, &outcome.length);
-    outcome.errors = read_stream(streams->err, ERRORS_MAX, &ignored);
-    close(streams->in);
-    close(streams->out);
-    close(streams->err);
-    *ret_outcome = outcome;
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (fd < 0)
+        run_die("pidfd");
+    struct pollfd poller = {.fd = fd, .events = POLLIN};
+    int ready;
+    do {
+        ready = poll(&poller, 1, SECONDS * 1000);
+    } while (ready < 0 && errno == EINTR);
+    close(fd);
+    if (ready == 0)
+        kill(-pid, SIGKILL);
+    int status;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            run_die("wait");
+    outcome_set(outcome, ready == 0, status);
 }
 
 void
 run_program(const char *const *argv, const char *input, struct outcome *ret_outcome)
 {
-    const struct streams streams = {new_stream(input), new_stream(NULL), new_stream(NULL)};
+    const struct streams streams = streams_new(input);
     /* The memory of this process, with a sanitizer's, takes long to copy. */
     pid_t pid = vfork();
     if (pid == 0) {
         const struct rlimit memory = {memory_max, memory_max};
-        settle(&streams);
+        streams_settle(&streams);
         setrlimit(RLIMIT_AS, &memory);
         execvp(argv[0], (char *const *)(uintptr_t)argv);
         _exit(127);
     }
-    collect(pid, SECONDS, &streams, ret_outcome);
-}
-
-void
-run_function(int (*function)(const void *data), const void *data, const char *input,
-             struct outcome *ret_outcome)
-{
-    const struct streams streams = {new_stream(input), new_stream(NULL), new_stream(NULL)};
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
-        settle(&streams);
-        int status = function(data);
-        fflush(NULL);
-        _exit(status);
-    }
-    collect(pid, OWN_SECONDS, &streams, ret_outcome);
+    if (pid < 0)
+        run_die("fork");
+    setpgid(pid, pid); /* whoever comes first, the child or this */
+    struct outcome outcome = {0};
+    wait_for(pid, &outcome);
+    streams_take(&streams, &outcome);
+    streams_close(&streams);
+    *ret_outcome = outcome;
 }
 
 void

@@ -23,10 +23,6 @@ struct outcome {
  * stdin; NULL: nothing. */
 void run_program(const char *const *argv, const char *input, struct outcome *ret_outcome);
 
-/* Run `function` in a child. What a sanitizer says is a crash. */
-void run_function(int (*function)(const void *data), const void *data, const char *input,
-                  struct outcome *ret_outcome);
-
 void outcome_destroy(struct outcome *outcome);
 
 static inline bool

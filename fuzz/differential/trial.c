@@ -6,7 +6,6 @@
 #include "fuzz/differential/trial.h"
 
 #include "core/format/problem.h"
-#include "core/tool/tool.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -132,29 +131,4 @@ trial_copy(const char *from, const char *to)
     }
     close(in);
     close(out);
-}
-
-struct command_line {
-    const char *const *argv;
-    int argc;
-};
-
-static int
-call_command(const void *data)
-{
-    const struct command_line *line = data;
-    optind = 0; /* another command line than the one of this program */
-    for (const struct tool_command *const *command = tool_commands; *command; command++)
-        if (strcmp((*command)->name, line->argv[0]) == 0)
-            return (*command)->run(line->argc, (char **)(uintptr_t)line->argv);
-    return 2;
-}
-
-void
-run_own(const char *const *argv, const char *input, struct outcome *ret_outcome)
-{
-    struct command_line line = {.argv = argv};
-    while (argv[line.argc])
-        line.argc++;
-    run_function(call_command, &line, input, ret_outcome);
 }

@@ -78,7 +78,5 @@ void compare_content(struct trial *trial, const char *fact, const char *image,
                      const char *snapshot);
 /* Whether two files hold the same, as far as both go. */
 bool same_bytes(const char *a, const char *b, uint64_t *ret_offset);
-/* Run a command of ours, as argv. */
-void run_own(const char *const *argv, const char *input, struct outcome *ret_outcome);
 
 #endif
