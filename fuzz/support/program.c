@@ -79,7 +79,7 @@ decode_params(const uint8_t *head, struct params *p)
         .seed = head[Q2_PROGRAM_SEED],
     };
     reconcile(p);
-    p->most = p->cluster_bits < EXTENDED_BITS ? 64 << 10 : 128 << 10;
+    p->most = p->cluster_bits < EXTENDED_BITS ? 64 << 10 : 96 << 10;
     p->size = sectors(head + Q2_PROGRAM_SIZE, p->most);
     p->below_size = p->below ? sectors(head + Q2_PROGRAM_BELOW_SIZE, p->most) : 0;
 }
