@@ -191,10 +191,13 @@ fill(struct q2_fuzz_cursor *cursor, uint8_t *cluster, size_t length)
             cursor->left ? (uint8_t)(cursor->at[i % cursor->left] + i / cursor->left / 4) : 0;
 }
 
-/* The descriptor's bytes: the stream, and what follows up to the end of a sector. */
+/* The descriptor's bytes: the stream, and what follows up to the end of a sector. A stream that is
+ * longer than a cluster, which nobody stores, may be more than a descriptor can say. */
 static size_t
 describe(unsigned cluster_bits, unsigned start, size_t used)
 {
+    if (start + used > (size_t)512 << (cluster_bits - 8))
+        return used;
     const struct q2_header header = {.version = 3,
                                      .cluster_bits = cluster_bits,
                                      .refcount_order = 4};
