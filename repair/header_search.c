@@ -18,7 +18,7 @@ void
 q2_search_init(struct q2_search *search, struct q2_trial *trial, const struct q2_candidate *base)
 {
     *search = (struct q2_search){.trial = trial, .base = *base};
-    q2_trial_glance(trial, &search->base);
+    q2_trial_glance(trial, &search->base, UINT64_MAX);
 }
 
 static bool
@@ -60,7 +60,7 @@ q2_search_offer(struct q2_search *search, const struct q2_candidate *candidate)
     if (clears_named_feature(search, &found))
         return;
     find_difference(search, &found);
-    q2_trial_glance(search->trial, &found);
+    q2_trial_glance(search->trial, &found, search->base.bad);
     search->offered++;
     if (!q2_candidate_better(&found, &search->base))
         return;
@@ -296,11 +296,13 @@ clears_named_feature(const struct q2_search *search, const struct q2_candidate *
     struct q2_header old, new;
     struct q2_text name;
     const struct q2_check *check = search->trial->scene->check;
+    if (!check || !check->extensions.features.bytes)
+        return false;
     q2_header_decode(search->base.bytes, sizeof search->base.bytes, &old);
     q2_header_decode(found->bytes, sizeof found->bytes, &new);
     uint64_t cleared = old.incompatible_features & ~new.incompatible_features;
     cleared &= ~(uint64_t)Q2_INCOMPATIBLE_KNOWN;
-    for (unsigned bit = 0; check && bit < 64; bit++)
+    for (unsigned bit = 0; bit < 64; bit++)
         if ((cleared >> bit & 1) && q2_feature_name(&check->extensions, 0, bit, &name))
             return true;
     return false;

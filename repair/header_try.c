@@ -85,13 +85,14 @@ struct glance {
     struct q2_geometry geometry;
     struct q2_extensions extensions;
     unsigned usable;
-    uint64_t faults; /* of the rule at hand */
-    uint8_t block[GLANCE];
+    uint64_t faults;      /* of the rule at hand */
     uint64_t block_first; /* cluster whose refcount is the first in `block` */
     bool has_block;
     unsigned decoded;       /* compressed clusters */
     bool has_vm_state;      /* in one of them */
     uint64_t snapshot_size; /* of the disk in the last of them, bytes; 0: unknown */
+    uint64_t most;          /* contradictions that matter */
+    uint8_t block[GLANCE];  /* with `has_block`; the last member, which is not cleared */
 };
 
 static void
@@ -376,8 +377,9 @@ look(struct glance *g)
     if (g->header.magic != Q2_MAGIC)
         broken += RULE;
     g->usable = q2_header_validate(&g->header, trial->file_size, &rules);
-    q2_extensions_decode(&g->header, g->usable, trial->area, (size_t)trial->length, &rules,
-                         &g->extensions);
+    if (broken <= g->most)
+        q2_extensions_decode(&g->header, g->usable, trial->area, (size_t)trial->length, &rules,
+                             &g->extensions);
     if (q2_header_in_disguise(trial->area, trial->length))
         broken += RULE;
     g->candidate->bad = broken;
@@ -386,24 +388,30 @@ look(struct glance *g)
         g->candidate->bad += UINT64_C(1) << 32;
         return;
     }
+    if (broken > g->most)
+        return;
     q2_geometry_init(&g->geometry, &g->header, trial->file_size);
     if (g->usable & Q2_USABLE_EXTENSIONS)
         glance_at_layout(g);
     if (g->usable & Q2_USABLE_REFCOUNTS)
         glance_at_refcounts(g);
-    if (g->usable & Q2_USABLE_SNAPSHOTS)
+    if (g->usable & Q2_USABLE_SNAPSHOTS && g->candidate->bad <= g->most)
         glance_at_snapshots(g);
-    if (!(g->usable & Q2_USABLE_L1))
+    if (!(g->usable & Q2_USABLE_L1) || g->candidate->bad > g->most)
         return;
     glance_at_l1(g);
     glance_at_size(g);
 }
 
 void
-q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate)
+q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate, uint64_t most)
 {
     uint8_t saved[Q2_HEADER_KNOWN_LENGTH], marker[Q2_EXTENSION_HEADER_LENGTH];
-    struct glance g = {.trial = trial, .candidate = candidate};
+    struct glance g;
+    memset(&g, 0, offsetof(struct glance, block));
+    g.trial = trial;
+    g.candidate = candidate;
+    g.most = most;
     bool flip = candidate->flip_mask && candidate->flip_at < trial->length;
     candidate->bad = candidate->good = 0;
     memcpy(saved, trial->area, sizeof saved);

@@ -48,8 +48,9 @@ void q2_trial_destroy(struct q2_trial *trial);
 /* The header as it is, as a candidate. */
 void q2_trial_identity(const struct q2_trial *trial, struct q2_candidate *ret_candidate);
 
-/* Fill in the part of the glance. */
-void q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate);
+/* Fill in the part of the glance. It ends early where there are more contradictions than `most`,
+ * and then tells no more than that. */
+void q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate, uint64_t most);
 
 /* Fill in the part of the check. A candidate that is no header at all has UINT64_MAX faults. What
  * was checked before is not checked again, unless the check itself is asked for: the overlay must
