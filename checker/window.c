@@ -47,7 +47,9 @@ q2_unit_count(const struct q2_check *check)
 int
 q2_window_init(struct q2_window *window, struct q2_check *check, struct q2_error *err)
 {
-    *window = (struct q2_window){.check = check, .capacity = q2_unit_slots(check)};
+    /* Small images have less than a unit. */
+    uint64_t capacity = q2_max(q2_min(q2_unit_slots(check), largest_l1(check)), 1);
+    *window = (struct q2_window){.check = check, .capacity = capacity};
     void *entries, *items, *tables;
     int rc = q2_budget_calloc(&check->budget, check->map_count * window->capacity, 8,
                               "window over the L1 tables", &entries, err);
