@@ -42,6 +42,8 @@ engine_run()
     local -x UBSAN_OPTIONS=abort_on_error=1:halt_on_error=1:symbolize=0
     local -x AFL_NO_UI=1 AFL_SKIP_CPUFREQ=1 AFL_NO_AFFINITY=1 AFL_AUTORESUME=1
     local -x AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_IGNORE_SEED_PROBLEMS=1 AFL_FAST_CAL=1
+    # Turns are shorter than what it would wait before it looks at what others have (in minutes).
+    local -x AFL_SYNC_TIME=1 AFL_FINAL_SYNC=1
     local options=(-t "${time_limit}000" -m none) words mutator
     words=$(dictionary_of "$harness")
     [[ -z $words ]] || options+=(-x "$words")
@@ -56,11 +58,13 @@ engine_run()
 engine_status()
 {
     local folder=$1
-    cat "$folder"/sync/*/fuzzer_stats 2> /dev/null | awk -F ' *: *' -v now="$EPOCHSECONDS" '
+    # There are none at first.
+    { cat "$folder"/sync/*/fuzzer_stats 2> /dev/null || true; } | awk -F ' *: *' -v now="$EPOCHSECONDS" '
         # An instance that has not said anything for a while does not run.
         $1 == "last_update" { fresh = now - $2 < 150 }
         $1 == "execs_done" { total += $2 }
-        $1 == "execs_per_sec" && fresh { rate += $2 }
+        $1 == "run_time" { long = $2 > 5 } # before that the rate is a guess
+        $1 == "execs_per_sec" && fresh && long { rate += $2 }
         $1 == "corpus_count" && $2 > inputs { inputs = $2 }
         $1 == "edges_found" && $2 > edges { edges = $2 }
         $1 == "saved_crashes" || $1 == "saved_hangs" { crashes += $2 }

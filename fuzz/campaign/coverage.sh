@@ -12,26 +12,30 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 usage()
 {
     cat << 'END'
-Usage: ./kit coverage [OPTION]...
+Usage: ./kit coverage [HARNESS]... [OPTION]...
 
 Show the coverage of core, checker and repair by the fuzz corpora, and write
-pages with each line to build/fuzz-coverage/report.
+pages with each line to build/fuzz-coverage/report; of these harnesses, or of all.
 
   --bars      fail where a room is below its bar
   --work DIR  count the inputs in the work folder of a campaign too
   --files     a line for each file as well
+  --no-build  use the harnesses as they were built before
 END
 }
 
 folder=$build/fuzz-coverage
 bars=0
 files=0
+no_build=0
 work=
+harnesses=()
 
 while (($#)); do
     case $1 in
     --bars) bars=1 ;;
     --files) files=1 ;;
+    --no-build) no_build=1 ;;
     --work)
         work=${2:?--work needs a folder}
         shift
@@ -40,10 +44,11 @@ while (($#)); do
         usage
         exit 0
         ;;
-    *)
+    -*)
         usage >&2
         exit 1
         ;;
+    *) harnesses+=("$1") ;;
     esac
     shift
 done
@@ -65,8 +70,10 @@ replay()
     }
 }
 
-mapfile -t harnesses < <(all_harnesses)
-build_preset fuzz-coverage "${harnesses[@]/#/fuzz-}" "${harnesses[@]/#/fuzz-inputs-}" q2_core q2_checker q2_repair
+((${#harnesses[@]})) || mapfile -t harnesses < <(all_harnesses)
+have_harnesses "${harnesses[@]}"
+((no_build)) || build_preset fuzz-coverage "${harnesses[@]/#/fuzz-}" "${harnesses[@]/#/fuzz-inputs-}" \
+    q2_core q2_checker q2_repair
 rm -rf "$folder/profiles" "$folder/report"
 mkdir -p "$folder/profiles" "$folder/report"
 say "running the corpora of ${harnesses[*]}"

@@ -29,11 +29,22 @@ engine_begin()
     copy_by_sum "$folder/corpus" "$@"
 }
 
-# Add what a log says to the totals: executions and seconds.
+# Add what a log says to the totals: executions; and note the edges.
 count_run()
 {
-    awk '/^stat::number_of_executed_units:/ { runs = $2 } /^#[0-9]+/ { last = substr($1, 2) }
-        END { print (runs ? runs : last + 0) }' "$1" >> "$2/totals"
+    awk -v edges_file="$2/edges" '
+        /^stat::number_of_executed_units:/ { runs = $2 }
+        /^#[0-9]+/ {
+            last = substr($1, 2)
+            for (i = 2; i < NF; i++)
+                if ($i == "cov:")
+                    edges = $(i + 1)
+        }
+        END {
+            print (runs ? runs : last + 0)
+            if ((getline old < edges_file) < 1 || old < edges)
+                print edges + 0 > edges_file
+        }' "$1" >> "$2/totals"
 }
 
 # Crashing inputs that are in the corpus itself end each run before it begins.
@@ -78,13 +89,14 @@ engine_status()
     {
         # What runs now, then what has run.
         for log in "$folder"/logs/[0-9]*; do
-            [[ ! -f $log ]] || tail -c 8192 "$log" | grep -a '^#[0-9]' | tail -n 1
+            # It may have said nothing yet, or be gone.
+            tail -c 8192 "$log" 2> /dev/null | grep -a '^#[0-9]' | tail -n 1 || true
         done
         [[ ! -f $folder/totals ]] || cat "$folder/totals"
         [[ ! -f $folder/edges ]] || echo "edges $(cat "$folder/edges")"
     } | awk -v inputs="$(find "$folder/corpus" -type f | wc -l)" \
         -v crashes="$(find "$folder/crashes" -type f | wc -l)" \
-        -v newest="$(stat -c %Y "$folder/corpus")" -v edges_file="$folder/edges" '
+        -v newest="$(stat -c %Y "$folder/corpus")" '
         /^#/ {
             total += substr($1, 2)
             for (i = 2; i < NF; i++) {
@@ -98,8 +110,6 @@ engine_status()
         /^edges/ { if ($2 > edges) edges = $2; next }
         { total += $1 }
         END {
-            if (edges)
-                print edges > edges_file
             print rate + 0, total + 0, edges + 0, inputs, crashes, newest
         }'
 }

@@ -28,6 +28,7 @@ Fuzz with these harnesses, or with all.
   --name NAME     AFL++: what the instances here are called, to join others that use the same DIR
   --save          then keep what was found worth it, in fuzz/corpora
   --triage        then look at the crashes that are there, without --time at nothing else
+  --no-build      use the harnesses as they were built before
   --list          list the harnesses, and stop
 END
 }
@@ -40,6 +41,7 @@ work=$build/campaign
 export instance=main # of AFL++
 duration=
 save=0
+no_build=0
 harnesses=()
 
 parse()
@@ -58,6 +60,7 @@ parse()
             ;;
         --save) save=1 ;;
         --triage) triage=1 ;;
+        --no-build) no_build=1 ;;
         --list)
             all_harnesses
             exit 0
@@ -146,7 +149,8 @@ campaign()
 {
     local tasks next=0 task began=$SECONDS tell
     mapfile -t tasks < <(schedule)
-    local length=$(((${#tasks[@]} * duration + jobs - 1) / jobs / (jobs > ${#harnesses[@]} ? jobs : ${#harnesses[@]})))
+    local count=${#harnesses[@]}
+    local length=$((duration * (jobs > count ? jobs : count) / jobs))
     [[ -t 1 ]] && tell=2 || tell=60
     set -m
     trap 'stop_all; say "stopped; the same command goes on from here"; exit 130' INT TERM
@@ -238,15 +242,24 @@ minimise()
     engine_minimise "$1" "$work/$engine/$1"
 }
 
+build_all()
+{
+    local targets
+    read -ra targets <<< "$(engine_targets)"
+    build_preset fuzz-replay "${harnesses[@]/#/fuzz-}" "${harnesses[@]/#/fuzz-inputs-}"
+    build_preset "$(engine_preset)" "${harnesses[@]/#/fuzz-}" "${targets[@]}"
+    # Whether an input is worth keeping is for libFuzzer to say, whoever found it.
+    ((!save)) || [[ $(engine_preset) == fuzz ]] || build_preset fuzz "${harnesses[@]/#/fuzz-}"
+}
+
 main()
 {
     parse "$@"
     # shellcheck source=/dev/null
     source "$fuzz/campaign/$engine.sh"
-    build_preset fuzz-replay "${harnesses[@]/#/fuzz-}" "${harnesses[@]/#/fuzz-inputs-}"
-    local targets
-    read -ra targets <<< "$(engine_targets)"
-    build_preset "$(engine_preset)" "${harnesses[@]/#/fuzz-}" "${targets[@]}"
+    if ((!no_build)); then
+        build_all
+    fi
     in_parallel begin
     if ((duration > 0)); then
         say "fuzzing; the work is in $work/$engine"
@@ -259,8 +272,6 @@ main()
         triage "$harness" || failed=1
     done
     if ((save)); then
-        # Whether an input is worth keeping is for libFuzzer to say, whoever found it.
-        build_preset fuzz "${harnesses[@]/#/fuzz-}"
         in_parallel save_corpus
     fi
     return "$failed"

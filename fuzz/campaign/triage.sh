@@ -28,7 +28,9 @@ minimise_crash()
     scratch=$(mktemp -d)
     cp "$input" "$output"
     if [[ $(engine_preset) == fuzz ]]; then
-        "$(program_of fuzz "$harness")" -minimize_crash=1 -max_total_time=$((3 * time_limit)) \
+        # Its limit is for each step.
+        timeout $((6 * time_limit)) "$(program_of fuzz "$harness")" -minimize_crash=1 \
+            -max_total_time=$((2 * time_limit)) \
             -timeout=$time_limit -rss_limit_mb=$memory_limit \
             -malloc_limit_mb=$allocation_limit -exact_artifact_path="$scratch/small" "$input" \
             > "$scratch/log" 2>&1 || true
