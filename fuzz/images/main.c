@@ -30,13 +30,14 @@ enum {
     MOST_BYTES = 64 << 10,
     MOST_LARGE_BYTES = 128 << 10, /* in clusters as large as subclusters need */
     MOST_BUILT_BYTES = 16 << 20,
+    MOST_CLUSTER_BITS = 16,
     MOST_SEEDS = 2000,
     PROBLEM_BYTES = (Q2_PROBLEM_COUNT + 7) / 8,
     DEEP = 1 << 0,   /* a flag of the harness check */
     NATIVE = 1 << 0, /* of the harness salvage: to a qcow2 image */
 };
 
-/* What an image is like. */
+/* What an image is like; `cluster_bits` makes no difference. */
 struct kind {
     uint8_t problems[PROBLEM_BYTES];
     uint8_t version, cluster_bits, crypt_method, refcount_order, compression;
@@ -126,7 +127,10 @@ build(const char *name, const char *text)
 static bool
 is_small(const struct seed *seed)
 {
-    bool large = seed->kind.cluster_bits >= Q2_MIN_EXTENDED_CLUSTER_BITS;
+    unsigned bits = seed->kind.cluster_bits;
+    bool large = bits >= Q2_MIN_EXTENDED_CLUSTER_BITS;
+    if (bits > MOST_CLUSTER_BITS && bits <= Q2_MAX_CLUSTER_BITS)
+        return false; /* a repair copies them whole */
     return seed->file && seed->size <= (large ? MOST_LARGE_BYTES : MOST_BYTES);
 }
 
@@ -206,9 +210,12 @@ put(const char *harness, const char *name, const struct seed *seed,
 static bool
 is_known(const struct kind *kind)
 {
-    for (size_t i = 0; i < made.count; i++)
-        if (memcmp(&made.kinds[i], kind, sizeof *kind) == 0)
+    for (size_t i = 0; i < made.count; i++) {
+        struct kind other = made.kinds[i];
+        other.cluster_bits = kind->cluster_bits;
+        if (memcmp(&other, kind, sizeof other) == 0)
             return true;
+    }
     return false;
 }
 
