@@ -73,7 +73,7 @@ replay()
 ((${#harnesses[@]})) || mapfile -t harnesses < <(all_harnesses)
 have_harnesses "${harnesses[@]}"
 ((no_build)) || build_preset fuzz-coverage "${harnesses[@]/#/fuzz-}" "${harnesses[@]/#/fuzz-inputs-}" \
-    q2_core q2_checker q2_repair
+    fuzz-everything
 rm -rf "$folder/profiles" "$folder/report"
 mkdir -p "$folder/profiles" "$folder/report"
 say "running the corpora of ${harnesses[*]}"
@@ -87,13 +87,12 @@ done
 wait
 
 llvm-profdata merge -sparse "$folder"/profiles/*.profraw -o "$folder/profiles/all.profdata"
-# The libraries, not the harnesses: what no harness is linked with has not been reached either.
-objects=("$folder/core/libq2_core.a" -object "$folder/checker/libq2_checker.a"
-    -object "$folder/repair/libq2_repair.a")
+# Not the harnesses themselves: what none of them is linked with has not been reached either.
+object=$folder/fuzz/fuzz-everything
 shown=(-instr-profile="$folder/profiles/all.profdata" -ignore-filename-regex='/(corpus|fuzz|tests|tool)/')
-llvm-cov show "${objects[@]}" "${shown[@]}" -format=html -output-dir="$folder/report" \
+llvm-cov show "$object" "${shown[@]}" -format=html -output-dir="$folder/report" \
     -show-branches=count -show-line-counts-or-regions=false -Xdemangler=cat
-llvm-cov report "${objects[@]}" "${shown[@]}" > "$folder/profiles/files"
+llvm-cov report "$object" "${shown[@]}" > "$folder/profiles/files"
 status=0
 awk -v bars=$bars -v files=$files -f "$fuzz/campaign/coverage.awk" "$folder/profiles/files" || status=$?
 echo "Line by line: ${folder#"$PWD"/}/report/index.html"
