@@ -60,7 +60,7 @@ static bool
 number_member(struct json_object *object, const char *key, uint64_t *ret_number)
 {
     struct json_object *value = member(object, key, json_type_int);
-    if (!value)
+    if (!value || json_object_get_int64(value) < 0) /* which would come out as 0 */
         return false;
     *ret_number = json_object_get_uint64(value);
     return true;

@@ -98,6 +98,8 @@ run(const uint8_t *input, size_t length)
     rc = q2_plan_file_match(file, plan, &err);
     Q2_REQUIRE(rc == 0 || err.message[0], "refused without a word");
     struct json_object *said = parse(text, cursor.left);
+    Q2_REQUIRE(json_object_get_int64(json_object_object_get(said, "now")) >= 0,
+               "a time before any");
     bool same = is_true(said, truth_of(number, &how));
     Q2_REQUIRE((rc == 0) == same, "%s", rc == 0 ? "it is another plan" : err.message);
     json_object_put(said);
