@@ -33,11 +33,13 @@ same_bytes(const char *a, const char *b, uint64_t *ret_offset)
         ssize_t both = n < m ? n : m;
         if (both <= 0)
             break;
-        for (size_t i = 0; same && i < (size_t)both; i++) {
-            same = x[i] == y[i];
-            if (!same)
-                *ret_offset = at + i;
-        }
+        if (memcmp(x, y, (size_t)both) == 0)
+            continue;
+        same = false;
+        size_t i = 0;
+        while (x[i] == y[i])
+            i++;
+        *ret_offset = at + i;
     }
     close(in);
     close(other);

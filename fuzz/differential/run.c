@@ -32,7 +32,7 @@ const char *__ubsan_default_options(void);
 const char *
 __asan_default_options(void)
 {
-    return "exitcode=99:detect_leaks=1";
+    return "exitcode=99:quarantine_size_mb=16";
 }
 const char *
 __ubsan_default_options(void)
