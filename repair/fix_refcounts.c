@@ -279,6 +279,7 @@ q2_fix_refcounts(struct q2_scene *scene, struct q2_error *err)
         return 0;
     struct q2_rebuild rebuild;
     bool done = false;
+    uint64_t applied = q2_plan_applied(&scene->plan);
     int rc = start(&rebuild, scene, err);
     if (rc == 0 && scene->plan.level > Q2_LEVEL_LEAKS) {
         rc = mend(&rebuild, &done, err);
@@ -288,7 +289,7 @@ q2_fix_refcounts(struct q2_scene *scene, struct q2_error *err)
         }
     }
     if (rc == 0)
-        rc = free_loose(&rebuild, done, err);
+        rc = free_loose(&rebuild, q2_plan_applied(&scene->plan) != applied, err);
     q2_rebuild_destroy(&rebuild);
     return rc;
 }

@@ -280,13 +280,17 @@ Test(repair_refcounts, orphans_are_freed_by_guess_alone)
         struct q2_file *file = build(BASE "l1[0] = 0\n");
         struct q2_scene *scene = open_scene(file, (enum q2_repair_level)level);
         uint64_t before = counted(file);
-        cr_assert_eq(q2_fix_refcounts(scene, NULL), 0);
-        cr_assert_eq(q2_scene_recheck(scene, NULL), 0);
-        uint64_t freed = before - counted(scene->file);
-        if (level == Q2_LEVEL_GUESS)
-            cr_expect_geq(freed, 2 + 9);
-        else
-            cr_expect_eq(freed, 2, "level %d frees %d", level, (int)freed);
+        for (int round = 0; round < 2; round++) {
+            q2_scene_forget_kept(scene);
+            cr_assert_eq(q2_fix_refcounts(scene, NULL), 0);
+            cr_assert_eq(q2_scene_recheck(scene, NULL), 0);
+            uint64_t freed = before - counted(scene->file);
+            /* In the round that mends refcounts they may yet tell what an orphan was. */
+            if (level == Q2_LEVEL_GUESS && round == 1)
+                cr_expect_geq(freed, 2 + 9);
+            else
+                cr_expect_eq(freed, 2, "level %d frees %d", level, (int)freed);
+        }
         q2_scene_close(scene);
         q2_file_close(file);
     }
