@@ -420,7 +420,10 @@ mend(struct mender *mender, uint64_t index, struct q2_error *err)
     bool broken = mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END);
     bool found = broken ? choose_broken(mender, &decision) : choose_doubted(mender, &decision);
     entries->matcher.also = 0;
-    return found ? carry_out(mender, &decision, err) : 0;
+    /* What stays as it is is not what is wrong: that is in the subcluster bits then. */
+    bool changes =
+        decision.match.raw != mender->suspect->entry.raw || decision.change == Q2_CHANGE_LOST;
+    return found && changes ? carry_out(mender, &decision, err) : 0;
 }
 
 /* Entries that may have been empty come last: by then it is known what the others led to, and

@@ -51,6 +51,20 @@ may_have_been_empty(const struct q2_suspect *suspect)
     return !(suspect->why & Q2_SUSPECT_METADATA) && (raw & (raw - 1)) == 0;
 }
 
+/* Whether something is lost that one of those who share a cluster may have meant, be it a cluster
+ * or one that another map has there and that misses a reference: once each has its copy, nothing
+ * tells of that any more. */
+static bool
+is_explained_by_loss(struct q2_entries *entries, const struct q2_suspect *suspect)
+{
+    uint64_t peer = 0, now = q2_entry_offset(suspect->entry.raw);
+    bool several = false;
+    if (entries->lost)
+        return true;
+    q2_entries_peers(entries, suspect, 1, &peer, &several);
+    return several || (peer && peer << entries->survey->scene->check->geometry.cluster_bits != now);
+}
+
 static int
 separate(struct copies *copies, const struct q2_suspect *suspect, struct q2_error *err)
 {
@@ -63,9 +77,10 @@ separate(struct copies *copies, const struct q2_suspect *suspect, struct q2_erro
         return copies->full ? 0 : rc;
     }
     uint64_t flags = raw & ~Q2_ENTRY_OFFSET;
-    bool doubt = entries->lost || may_have_been_empty(suspect);
-    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_SEPARATE_CLUSTER,
-                               doubt ? Q2_LIKELY : Q2_CERTAIN, suspect->at,
+    enum q2_confidence confidence = is_explained_by_loss(entries, suspect) ? Q2_GUESS
+                                    : may_have_been_empty(suspect)         ? Q2_LIKELY
+                                                                           : Q2_CERTAIN;
+    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_SEPARATE_CLUSTER, confidence, suspect->at,
                                "the cluster at 0x%" PRIx64 " belongs to %s too; a copy of it keeps "
                                "what the guest reads here",
                                q2_entry_offset(raw),

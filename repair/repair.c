@@ -21,6 +21,7 @@ enum {
     MAX_ATTEMPTS = 16,
     MAX_BLIND_ATTEMPTS = 2, /* of them, when the work that may be done is used up */
     MAX_PASSES = 4,
+    MAX_PARTIAL_PASSES = 12, /* at lower levels, and such that end early */
 };
 
 struct q2_repair {
@@ -111,33 +112,99 @@ run_stage(struct q2_scene *scene, enum q2_stage stage, struct q2_error *err)
     return q2_scene_recheck(scene, err);
 }
 
-static int
-run_pass(struct q2_scene *scene, struct q2_error *err)
+/* How many applied actions are more daring than the lowest level is that looks for evidence. */
+static uint64_t
+applied_beyond_certain(const struct q2_plan *plan)
 {
-    for (int stage = 0; stage < Q2_STAGE_COUNT; stage++) {
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < plan->count; i++)
+        count += plan->actions[i].applied && plan->actions[i].confidence > Q2_CERTAIN;
+    return count;
+}
+
+struct pass {
+    bool full;   /* all stages; otherwise those that look for evidence, and those before them */
+    bool wary;   /* end after a stage that took anything for more than it is certain to be */
+    bool halted; /* that was so */
+};
+
+static int
+run_pass(struct q2_scene *scene, struct pass *pass, struct q2_error *err)
+{
+    int last = pass->full ? Q2_STAGE_COUNT : Q2_STAGE_OVERLAPS + 1;
+    scene->stop = false;
+    for (int stage = 0; stage < last; stage++) {
         if (scene->stop || (stage != Q2_STAGE_HEADER && !has_geometry(scene)))
             return 0;
+        uint64_t dared = applied_beyond_certain(&scene->plan);
         int rc = run_stage(scene, (enum q2_stage)stage, err);
         if (rc < 0)
             return rc;
+        /* Copies of what overlaps are no evidence of anything. */
+        if (pass->wary && stage < Q2_STAGE_OVERLAPS &&
+            applied_beyond_certain(&scene->plan) > dared) {
+            pass->halted = true;
+            return 0;
+        }
     }
     return 0;
 }
 
+/* The lowest level above `level` at which anything of what was offered is done, or else `goal`. */
+static enum q2_repair_level
+next_level(const struct q2_plan *plan, enum q2_repair_level level, enum q2_repair_level goal)
+{
+    enum q2_repair_level next = goal;
+    for (uint64_t i = 0; i < plan->count; i++) {
+        const struct q2_action *action = &plan->actions[i];
+        int needed = (int)Q2_LEVEL_CERTAIN + (int)action->confidence;
+        if (!action->applied && !action->dropped && needed > (int)level && needed < (int)next)
+            next = (enum q2_repair_level)needed;
+    }
+    return next;
+}
+
 /* What one fix has explained may let another see more, so that passes follow until one changes
- * nothing. What is only offered is offered anew in each. */
+ * nothing. What is only offered is offered anew in each.
+ *
+ * What is less sure is not done before all that is surer has settled, and then that goes on from
+ * the surest again: a guess neither takes away what tells something better, nor comes before it.
+ * Refcounts and flags are evidence, so they wait until nothing is left to find. */
+static int
+run_levels(struct q2_scene *scene, enum q2_repair_level goal, struct q2_error *err)
+{
+    enum q2_repair_level lowest =
+        scene->unsearched || goal < Q2_LEVEL_CERTAIN ? goal : Q2_LEVEL_CERTAIN;
+    enum q2_repair_level level = lowest;
+    int full = 0, partial = 0;
+    while (full < MAX_PASSES) {
+        struct pass pass = {.full = level == goal,
+                            .wary = goal > Q2_LEVEL_CERTAIN && partial < MAX_PARTIAL_PASSES};
+        uint64_t applied = q2_plan_applied(&scene->plan);
+        q2_plan_forget_offers(&scene->plan);
+        q2_scene_forget_kept(scene);
+        scene->plan.level = level;
+        int rc = run_pass(scene, &pass, err);
+        bool changed = q2_plan_applied(&scene->plan) != applied;
+        bool whole = pass.full && !pass.halted;
+        full += whole;
+        partial += !whole;
+        if (rc < 0 || (whole && (!changed || scene->unsearched)))
+            return rc;
+        if (partial >= MAX_PARTIAL_PASSES || scene->unsearched)
+            level = goal;
+        else
+            level = changed ? lowest : next_level(&scene->plan, level, goal);
+    }
+    return 0;
+}
+
 static int
 run_stages(struct q2_scene *scene, struct q2_error *err)
 {
-    int rc = 0;
-    for (int pass = 0; pass < MAX_PASSES && rc == 0; pass++) {
-        q2_plan_forget_offers(&scene->plan);
-        q2_scene_forget_kept(scene);
-        uint64_t applied = q2_plan_applied(&scene->plan);
-        rc = run_pass(scene, err);
-        if (q2_plan_applied(&scene->plan) == applied || scene->unsearched)
-            break;
-    }
+    enum q2_repair_level goal = scene->plan.level;
+    int rc = run_levels(scene, goal, err);
+    scene->plan.level = goal;
     return rc;
 }
 

@@ -241,8 +241,11 @@ q2_scene_restart(struct q2_scene *scene, struct q2_error *err)
 int
 q2_scene_recheck(struct q2_scene *scene, struct q2_error *err)
 {
-    if (!scene->edited)
+    if (!scene->edited) { /* then nothing that was taken is in use */
+        scene->taken_count = 0;
+        forget_search(scene);
         return 0;
+    }
     struct q2_check *check;
     forget_check(scene);
     if (scene->before)

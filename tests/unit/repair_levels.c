@@ -29,3 +29,33 @@ Test(repair_levels, places_of_tables)
         }
     }
 }
+
+/* A certain action that answers all that a more daring one would comes first at any level. */
+Test(repair_levels, what_is_certain_comes_first)
+{
+    for (int level = Q2_LEVEL_CERTAIN; level <= Q2_LEVEL_GUESS; level++) {
+        Q2_AUTOCLOSE struct q2_file *file = build("size 16M\nwrite-compressed 0 128K text\n"
+                                                  "map(64K).copied = 1\n");
+        struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
+        const struct q2_plan *actions = q2_repair_actions(repair);
+        cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN, "level %d", level);
+        for (uint64_t i = 0; i < actions->count; i++)
+            cr_expect(!actions->actions[i].applied || actions->actions[i].confidence == Q2_CERTAIN,
+                      "level %d: %s", level, actions->actions[i].evidence);
+        q2_repair_free(repair);
+    }
+}
+
+/* Where refcounts tell which cluster of a snapshot an entry led to, it is not given a copy of the
+ * other cluster that it leads to now. */
+Test(repair_levels, a_copy_comes_after_a_match)
+{
+#define SHARED "cluster-size 4K\nsize 1M\nwrite 0 64K random\nsnapshot a\nwrite 0 4K random 2\n"
+    Q2_AUTOCLOSE struct q2_file *healthy = build(SHARED);
+    for (int level = Q2_LEVEL_LIKELY; level <= Q2_LEVEL_GUESS; level++) {
+        Q2_AUTOCLOSE struct q2_file *file = build(SHARED "l2[5] = l2[10]\n");
+        struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
+        cr_expect(same_disk(healthy, q2_repair_file(repair)), "level %d", level);
+        q2_repair_free(repair);
+    }
+}

@@ -23,7 +23,7 @@ struct overlap {
 
 static const struct overlap overlaps[] = {
     {"two ranges, nothing is lost", PLAIN TWICE, TWO, 1, Q2_CERTAIN, 20},
-    {"two ranges, something is lost", PLAIN, "l2[20] = l2[10]\n", 1, Q2_LIKELY, 20},
+    {"two ranges, something is lost", PLAIN, "l2[20] = l2[10]\n", 1, Q2_GUESS, 20},
     {"the one stays that its neighbours expect", PLAIN "discard 40K 4K\n",
      "l2[10] = l2[20]\nrefcount(l2[20].offset) += 1\n", 1, Q2_CERTAIN, 10},
     {"three ranges", PLAIN "discard 80K 4K\ndiscard 120K 4K\n",
@@ -47,7 +47,7 @@ Test(repair_overlaps, are_separated)
     for (size_t i = 0; i < sizeof overlaps / sizeof overlaps[0]; i++) {
         const struct overlap *wanted = &overlaps[i];
         struct mending mending =
-            mend_with(q2_fix_overlaps, Q2_LEVEL_LIKELY, wanted->image, wanted->damage);
+            mend_with(q2_fix_overlaps, Q2_LEVEL_GUESS, wanted->image, wanted->damage);
         const struct q2_plan *plan = &mending.scene->plan;
         cr_expect_eq(plan->count, wanted->separated, "%s: %d", wanted->name, (int)plan->count);
         for (uint64_t k = 0; k < plan->count; k++) {
@@ -71,12 +71,12 @@ Test(repair_overlaps, are_separated)
     }
 }
 
-/* While something is lost that one of them could have meant, nothing is done by default. */
+/* While something is lost that one of them could have meant, nothing but a guess does anything. */
 Test(repair_overlaps, wait_for_their_level)
 {
     struct mending mending =
-        mend_with(q2_fix_overlaps, Q2_LEVEL_CERTAIN, PLAIN, "l2[20] = l2[10]\n");
-    cr_expect(has_action(&mending.scene->plan, Q2_ACTION_SEPARATE_CLUSTER, Q2_LIKELY, false));
+        mend_with(q2_fix_overlaps, Q2_LEVEL_LIKELY, PLAIN, "l2[20] = l2[10]\n");
+    cr_expect(has_action(&mending.scene->plan, Q2_ACTION_SEPARATE_CLUSTER, Q2_GUESS, false));
     cr_expect(same_content(mending.damaged, mending.scene->file));
     mending_free(&mending);
 }
