@@ -13,7 +13,10 @@
 
 #include <inttypes.h>
 
-enum { SECTOR = 512 };
+enum {
+    SECTOR = 512,
+    MIN_SCATTERED = 8, /* clusters; fewer are what a crash leaks */
+};
 
 struct gap {
     struct q2_entries *entries;
@@ -22,6 +25,8 @@ struct gap {
     uint64_t count;
     uint64_t before, behind; /* entries beside it; 0: none, or the table ends there */
     uint64_t torn;           /* entries so far in gaps of whole sectors among entries that map */
+    uint64_t most;  /* clusters, at most, to which empty sectors of tables so far may have led */
+    uint64_t least; /* and to which one of the sparsest table would have led; 0: there is none */
 };
 
 static const struct q2_geometry *
@@ -222,6 +227,28 @@ is_empty(const struct gap *gap, uint64_t index)
     return entry.raw == 0 && entry.bitmap == 0;
 }
 
+/* Any sector of the table in memory that is empty may have been as full as the others. */
+static void
+count_empty_sectors(struct gap *gap)
+{
+    const struct q2_geometry *geometry = geometry_of(gap);
+    uint64_t per_sector = SECTOR / geometry->l2_entry_size;
+    uint64_t empty = 0, occupied = 0, mapped = 0, fullest = 0;
+    for (uint64_t i = 0; i < geometry->l2_entries; i += per_sector) {
+        uint64_t here = 0;
+        for (uint64_t j = 0; j < per_sector; j++)
+            here += !is_empty(gap, i + j);
+        empty += here == 0;
+        occupied += here != 0;
+        mapped += here;
+        fullest = q2_max(fullest, here);
+    }
+    if (empty == 0 || occupied == 0)
+        return;
+    gap->most += empty * fullest;
+    gap->least = gap->least ? q2_min(gap->least, mapped / occupied) : mapped / occupied;
+}
+
 static int
 look_in_table(struct gap *gap, struct q2_error *err)
 {
@@ -230,6 +257,7 @@ look_in_table(struct gap *gap, struct q2_error *err)
     int rc = 0;
     if (!q2_table_view_load(&gap->entries->view, gap->reference->table << geometry->cluster_bits))
         return 0;
+    count_empty_sectors(gap);
     for (uint64_t i = 0, end; i < geometry->l2_entries && rc == 0; i = end) {
         end = i + 1;
         if (!is_empty(gap, i))
@@ -250,17 +278,33 @@ look_in_table(struct gap *gap, struct q2_error *err)
     return rc;
 }
 
-/* Keep what is lost where the gaps of whole sectors could be theirs, and hardly anything else: it
- * cannot be told which cluster belongs where. */
+/* Whether the lost clusters are what empty sectors led to, as far as can be told. Those of a gap of
+ * just whole sectors may lie anywhere; in longer gaps what lies behind all else is rather what a
+ * crash leaked, as are a few. */
+static bool
+are_torn(const struct gap *gap, uint64_t lost, bool inside)
+{
+    if (lost && lost <= gap->torn && lost >= gap->torn / 2)
+        return true;
+    return inside && lost <= gap->most && lost >= q2_max(gap->least / 2, MIN_SCATTERED);
+}
+
+/* Keep what is lost where empty sectors of tables could have led to it, and hardly anything else:
+ * it cannot be told which cluster belongs where. */
 static int
 keep_for_torn(const struct gap *gap, struct q2_error *err)
 {
     struct q2_survey *survey = gap->entries->survey;
     uint64_t lost = 0;
+    bool inside = false, behind = false;
     int rc = 0;
-    for (uint64_t cluster = 1; cluster < survey->clusters; cluster++)
-        lost += q2_survey_lost(survey, cluster);
-    if (lost == 0 || lost > gap->torn || lost < gap->torn / 2)
+    for (uint64_t cluster = survey->clusters; cluster-- > 1;) {
+        bool here = q2_survey_lost(survey, cluster);
+        lost += here;
+        inside |= here && behind;
+        behind |= !here && q2_bit_test(survey->sound, cluster);
+    }
+    if (!are_torn(gap, lost, inside))
         return 0;
     for (uint64_t cluster = 1; cluster < survey->clusters && rc == 0; cluster++)
         if (q2_survey_lost(survey, cluster))
@@ -288,7 +332,7 @@ q2_fix_gaps(struct q2_scene *scene, struct q2_error *err)
         last = gap.reference->table;
         rc = look_in_table(&gap, err);
     }
-    if (rc == 0 && gap.torn)
+    if (rc == 0 && (gap.torn || gap.most))
         rc = keep_for_torn(&gap, err);
     q2_entries_destroy(&entries);
     return rc;

@@ -180,6 +180,45 @@ Test(repair_gaps, whole_sectors_keep_what_is_lost)
     }
 }
 
+/* Every fourth of the first 256 entries, in an order that says nothing. */
+static char *
+scattered(void)
+{
+    char *text = malloc(64 * 40 + 200);
+    int length = sprintf(text, "cluster-size 4K\nsize 2M\n");
+    cr_assert(text);
+    for (int i = 0; i < 64; i++) {
+        int entry = i * 37 % 64 * 4;
+        length += sprintf(text + length, "write %dK 4K random %d\n", entry * 4, i);
+    }
+    return text;
+}
+
+/* A sector of a table whose neighbours are full, but which ends in nothing, or in what was empty
+ * before: the lost clusters are about as many as another one has, and lie among what is in use. */
+Test(repair_gaps, lost_sectors_in_longer_gaps_keep_what_is_lost)
+{
+    const struct {
+        const char *name, *damage;
+        uint64_t kept;
+    } turns[] = {
+        {"the first of all", "zero-fill offset(l2[0]) 512\n", 16},
+        {"the last, with the empty half behind", "zero-fill offset(l2[192]) 512\n", 16},
+        {"two", "zero-fill offset(l2[128]) 1024\n", 32},
+        {"few", "zero-fill offset(l2[200]) 16\n", 0},
+        {"leaks behind all", "leak 16 random 3\n", 0},
+        {"more than all had: but for two beside neighbours",
+         "leak 140 random 3\nzero-fill offset(l2[0]) 512\n", 2},
+    };
+    for (size_t i = 0; i < sizeof turns / sizeof turns[0]; i++) {
+        char *image = scattered();
+        struct mending mending = mend_with(q2_fix_gaps, Q2_LEVEL_CERTAIN, image, turns[i].damage);
+        cr_expect_eq(kept(&mending), turns[i].kept, "%s: %d", turns[i].name, (int)kept(&mending));
+        mending_free(&mending);
+        free(image);
+    }
+}
+
 /* ---- the whole of a repair ---- */
 
 Test(repair_gaps, wait_for_their_level)
