@@ -228,9 +228,6 @@ change(size_t index, struct q2_fuzz_buffer *buffer, struct q2_fuzz_random *rando
     mutator.buffer = buffer;
     mutator.random = random;
     q2_layout_read(&mutator.layout, buffer->bytes, buffer->length);
-    mutator.other.count = 0;
-    if (buffer->other_length > 0)
-        q2_layout_read(&mutator.other, buffer->other, buffer->other_length);
     return q2_mutations[index].change(&mutator);
 }
 

@@ -63,7 +63,6 @@ struct q2_mutator {
     struct q2_fuzz_buffer *buffer; /* without the options */
     struct q2_fuzz_random *random;
     struct q2_layout layout;
-    struct q2_layout other; /* of the other input; of no bytes if there is none */
 };
 
 /* A change. Returns whether it found something to change. */

@@ -42,9 +42,13 @@ q2_change_part_copy(struct q2_mutator *mutator)
 bool
 q2_change_part_splice(struct q2_mutator *mutator)
 {
+    static struct q2_layout layout, *other = &layout; /* large, and read anew each time */
     const struct q2_part *to = q2_mutator_part(mutator, Q2_PART_COUNT);
-    const struct q2_layout *other = &mutator->other;
-    if (!to || other->count == 0)
+    const struct q2_fuzz_buffer *buffer = mutator->buffer;
+    if (!to || buffer->other_length == 0)
+        return false;
+    q2_layout_read(other, buffer->other, buffer->other_length);
+    if (other->count == 0)
         return false;
     for (int tries = 0; tries < 32; tries++) {
         const struct q2_part *from = &other->parts[q2_mutator_below(mutator, other->count)];
