@@ -60,11 +60,15 @@ empty_folder(void)
     closedir(list);
 }
 
+/* After each input, as engines end without a word. */
 static void
 remove_folder(void)
 {
+    if (!folder[0])
+        return;
     empty_folder();
     rmdir(folder);
+    folder[0] = '\0';
 }
 
 static const char *
@@ -76,7 +80,6 @@ output(void)
         snprintf(folder, sizeof folder, "%s/fuzz-salvage-XXXXXX", place);
         Q2_REQUIRE(mkdtemp(folder), "%s cannot be made", folder);
         snprintf(path, sizeof path, "%s/out", folder);
-        atexit(remove_folder);
     }
     return path;
 }
@@ -196,7 +199,7 @@ run(const uint8_t *input, size_t length)
         Q2_REQUIRE(rc == 0, "its map cannot be read: %s", err.message);
         require_content(file, native, &guesses);
     }
-    empty_folder();
+    remove_folder();
     q2_file_close(file);
     q2_file_close(untouched);
 }
