@@ -87,7 +87,10 @@ copy_by_sum()
     shift
     find "$@" -type f -size -1024k -exec sha1sum {} + |
         while read -r sum file; do
-            [[ -e $to/$sum || -e ${to%/*}/put-aside/$sum ]] || cp -- "${file#\\}" "$to/$sum"
+            file=${file#\\}
+            # An engine that runs elsewhere may have removed it meanwhile.
+            [[ -e $to/$sum || -e ${to%/*}/put-aside/$sum || ! -e $file ]] ||
+                cp -- "$file" "$to/$sum" || [[ ! -e $file ]]
         done
 }
 

@@ -197,7 +197,7 @@ show_status()
             [[ $busy_with != *" $harness "* ]] || mark='*'
             engine_status "$work/$engine/$harness" |
                 awk -v name="$harness" -v mark="$mark" -v now="$EPOCHSECONDS" '{
-                    age = $6 ? now - $6 " s" : "-"
+                    age = !$6 ? "-" : (now > $6 ? now - $6 : 0) " s"
                     printf "%s%-11s %10s %14.0f %8d %8d %8d %12s\n", mark, name,
                         mark == "*" ? $1 : "-", $2, $3, $4, $5, age
                 }'
