@@ -63,7 +63,8 @@ base_destroy(struct base *base)
         free(base->companions[i].name);
         free(base->companions[i].bytes);
     }
-    free(base->recipe);
+    free(base->name);
+    free(base->script);
     free(base->bytes);
 }
 
@@ -104,8 +105,8 @@ read_text(const char *path)
 static void
 add_recipe(struct bases *bases, const char *path)
 {
-    struct base base = {.recipe = need(strdup(path))};
-    char *text = read_text(path);
+    struct base base = {.name = need(strdup(path)), .script = read_text(path)};
+    const char *text = base.script;
     struct q2_recipe *recipe = NULL;
     struct q2_error err = {0};
     if (q2_recipe_parse(path, text, strlen(text), &recipe, &err) < 0) {
@@ -119,7 +120,6 @@ add_recipe(struct bases *bases, const char *path)
         base_destroy(&base);
     }
     q2_recipe_free(recipe);
-    free(text);
 }
 
 static int

@@ -30,6 +30,8 @@ static const char usage[] =
     "  --no-shrink    print them as they are\n"
     "  --folder DIR   scratch space, best in memory (/dev/shm)\n";
 
+enum { SKIPPED = 77 };
+
 static struct {
     const char *rules, *fact, *folder;
     uint64_t count, seed;
@@ -185,6 +187,18 @@ print_rules(const struct tally *tally)
     }
 }
 
+/* The rules are about that version: nothing can be said of another. */
+static bool
+has_peer(void)
+{
+    const char *const argv[] = {"qemu-img", "--version", NULL};
+    struct outcome outcome;
+    run_program(argv, NULL, &outcome);
+    bool has = strncmp(outcome.output, "qemu-img version 7.2", 20) == 0;
+    outcome_destroy(&outcome);
+    return has;
+}
+
 static int
 run_jobs(struct tally *tally)
 {
@@ -268,6 +282,10 @@ main(int argc, char **argv)
     if (!settings.rules || optind == argc || settings.jobs == 0) {
         fputs(usage, stderr);
         return 2;
+    }
+    if (!has_peer()) {
+        fprintf(stderr, "differential: there is no qemu-img of version 7.2\n");
+        return SKIPPED;
     }
     if (!rules_read(settings.rules, &rules))
         return 2;

@@ -72,7 +72,7 @@ made_write(const struct made *made, const char *name)
 static bool
 differs(const struct made *made, size_t at)
 {
-    return at >= made->base->length || made->bytes[at] != made->base->bytes[at];
+    return made->bytes[at] != (at < made->base->length ? made->base->bytes[at] : 0);
 }
 
 /* The first run of bytes that differ from `at` on, in pieces of at most 8 bytes that do not cross a
@@ -92,12 +92,7 @@ next_run(const struct made *made, size_t at, size_t *ret_begin, size_t *ret_end)
 void
 made_print(const struct made *made)
 {
-    FILE *in = fopen(made->base->recipe, "r");
-    printf("---- recipe (from %s)\n", made->base->recipe);
-    for (int c; in && (c = getc(in)) != EOF;)
-        putchar(c);
-    if (in)
-        fclose(in);
+    printf("---- recipe (from %s)\n%s", made->base->name, made->base->script);
     if (made->length != made->base->length)
         printf("truncate %zu\n", made->length);
     for (size_t begin, end = 0; next_run(made, end, &begin, &end);) {

@@ -18,7 +18,8 @@ struct companion {
 };
 
 struct base {
-    char *recipe; /* path */
+    char *name;   /* of a recipe's file, or of a sequence */
+    char *script; /* what makes it */
     uint8_t *bytes;
     size_t length;
     struct companion companions[MAX_COMPANIONS];
