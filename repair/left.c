@@ -52,6 +52,19 @@ why_this(enum q2_problem problem)
     }
 }
 
+/* Whether the check knows of more than leaks. */
+static bool
+has_damage(struct q2_check *check)
+{
+    for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
+        enum q2_severity severity = q2_catalogue((enum q2_problem)p)->severity;
+        if ((severity == Q2_SEVERITY_CORRUPTION || severity == Q2_SEVERITY_ERROR) &&
+            q2_check_problem_count(check, (enum q2_problem)p).count)
+            return true;
+    }
+    return false;
+}
+
 const char *
 q2_repair_left(const struct q2_repair *repair, enum q2_problem problem)
 {
@@ -63,7 +76,10 @@ q2_repair_left(const struct q2_repair *repair, enum q2_problem problem)
     if (why_this(problem))
         return why_this(problem);
     if (entry->severity == Q2_SEVERITY_LEAK)
-        return "kept, because a damaged pointer may have meant these clusters";
+        return has_damage(after)
+                   ? "kept, because a damaged pointer may have meant these clusters"
+                   : "kept, because they may be what a part of a table led to that was overwritten "
+                     "with zeros";
     if (q2_repair_unsearched(repair))
         return q2_repair_unsearched(repair);
     switch (entry->repair) {

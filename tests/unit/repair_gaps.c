@@ -5,6 +5,7 @@
  * leaks, and that what is only offered stays counted. */
 
 #include "repair/fix.h"
+#include "repair/report.h"
 #include "tests/unit/repair_disks.h"
 
 /* A sector of an L2 table has 64 entries. Host clusters: header, refcount table, refcount block, L1
@@ -220,6 +221,21 @@ Test(repair_gaps, lost_sectors_in_longer_gaps_keep_what_is_lost)
 }
 
 /* ---- the whole of a repair ---- */
+
+/* Nothing in the image is known to be damaged, so that it has to be said what is feared. */
+Test(repair_gaps, what_lost_sectors_led_to_is_left_with_words)
+{
+    char *image = scattered();
+    strcat(image, "zero-fill offset(l2[0]) 512\n");
+    Q2_AUTOCLOSE struct q2_file *file = build(image);
+    struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
+    cr_expect_not(q2_repair_needed(repair));
+    cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_LEAKS);
+    const char *why = q2_repair_left(repair, Q2_PROBLEM_CLUSTER_LEAKED);
+    cr_expect(why && strstr(why, "overwritten with zeros"), "%s", why ? why : "");
+    q2_repair_free(repair);
+    free(image);
+}
 
 Test(repair_gaps, wait_for_their_level)
 {
