@@ -16,7 +16,7 @@ clang -fsanitize=fuzzer,address "$scratch/empty.c" -o "$scratch/empty" 2> /dev/n
     command -v clang++ > /dev/null || exit 77
 
 export SRC=$scratch/src OUT=$scratch/out WORK=$scratch/work
-export CC=clang CXX=clang++ CFLAGS="-O0 -gline-tables-only -fsanitize=address,fuzzer-no-link"
+export CC=clang CXX=clang++ CFLAGS="-O1 -gline-tables-only -fsanitize=address,fuzzer-no-link"
 export CXXFLAGS=$CFLAGS LIB_FUZZING_ENGINE=-fsanitize=fuzzer
 rm -rf "$OUT" "$scratch/elsewhere"
 mkdir -p "$OUT" "$WORK"
