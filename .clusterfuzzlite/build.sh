@@ -33,7 +33,7 @@ libraries()
 mkdir -p "$OUT/lib"
 for name in "${names[@]}"; do
     cp "$build/fuzz/fuzz-$name" "$OUT/"
-    libraries "$OUT/fuzz-$name" | xargs -r cp -Lt "$OUT/lib"
+    libraries "$build/fuzz/fuzz-$name" | xargs -r cp -Lt "$OUT/lib"
 
     inputs=()
     for folder in "$build/fuzz/seeds/$name" "$build/fuzz/kept/$name" \
