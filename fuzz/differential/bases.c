@@ -56,7 +56,7 @@ take_bytes(struct q2_file *file, uint8_t **ret_bytes, size_t *ret_length)
     return size == 0 || q2_file_read(file, 0, *ret_bytes, (size_t)size, NULL) == 0;
 }
 
-static void
+void
 base_destroy(struct base *base)
 {
     for (unsigned i = 0; i < base->companion_count; i++) {

@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHANGES_MAX = 4 };
+enum {
+    CHANGES_MAX = 4,
+    MODEL_PERCENT = 30, /* of the images, what the stress model makes */
+};
 
 void
 made_init(struct made *made, const struct bases *bases, uint64_t seed)
@@ -20,6 +23,8 @@ made_init(struct made *made, const struct bases *bases, uint64_t seed)
         .base = &bases->bases[q2_fuzz_random_below(&random, bases->count)],
         .bytes = malloc(IMAGE_MAX),
     };
+    if (q2_fuzz_random_below(&random, 100) < MODEL_PERCENT && base_from_model(seed, &made->own))
+        made->base = &made->own;
     const struct base *other = &bases->bases[q2_fuzz_random_below(&random, bases->count)];
     if (!made->bytes)
         abort();
@@ -43,6 +48,7 @@ void
 made_destroy(struct made *made)
 {
     free(made->bytes);
+    base_destroy(&made->own);
 }
 
 static void

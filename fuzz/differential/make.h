@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* The images: what recipes make, changed by the mutator. */
+/* The images: what recipes or the stress model make, changed by the mutator. */
 
 #ifndef Q2_FUZZ_DIFFERENTIAL_MAKE_H
 #define Q2_FUZZ_DIFFERENTIAL_MAKE_H
@@ -34,11 +34,15 @@ struct bases {
 /* Build the recipes in a file or folder. What is larger than IMAGE_MAX is left out. */
 void bases_add(struct bases *bases, const char *path);
 void bases_destroy(struct bases *bases);
+void base_destroy(struct base *base);
+/* The image that a sequence of that number leaves. False: it is too large. */
+bool base_from_model(uint64_t seed, struct base *ret_base);
 
 /* An image: the bytes of a base with changes. */
 struct made {
     const struct base *base;
-    uint8_t *bytes; /* IMAGE_MAX */
+    struct base own; /* that it is where there is no other such image */
+    uint8_t *bytes;  /* IMAGE_MAX */
     size_t length;
 };
 

@@ -127,12 +127,24 @@ rules_destroy(struct rules *rules)
 static bool
 has_trait(const char *pattern, const char *traits)
 {
-    if (strcmp(pattern, "-") == 0)
-        return true;
     char *copy = strdup(traits), *rest = copy;
     bool has = false;
     for (char *trait; !has && (trait = strsep(&rest, ","));)
         has = *trait && fnmatch(pattern, trait, FNM_EXTMATCH) == 0;
+    free(copy);
+    return has;
+}
+
+/* All of those that "&" joins. */
+static bool
+has_traits(const char *patterns, const char *traits)
+{
+    if (strcmp(patterns, "-") == 0)
+        return true;
+    char *copy = strdup(patterns), *rest = copy;
+    bool has = true;
+    for (char *pattern; has && (pattern = strsep(&rest, "&"));)
+        has = has_trait(pattern, traits);
     free(copy);
     return has;
 }
@@ -158,7 +170,7 @@ rules_find(const struct rules *rules, const struct difference *difference)
         const struct rule *rule = &rules->rules[i];
         if (fnmatch(rule->fact, difference->fact, FNM_EXTMATCH) == 0 &&
             is_about(rule, difference->field) && values_match(rule, difference) &&
-            has_trait(rule->trait, difference->traits))
+            has_traits(rule->trait, difference->traits))
             return rule;
     }
     return NULL;
