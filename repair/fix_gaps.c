@@ -15,6 +15,7 @@
 
 enum {
     SECTOR = 512,
+    TORN_SECTORS = 8,  /* that are lost at once: disks write 4 KiB or less */
     MIN_SCATTERED = 8, /* clusters; fewer are what a crash leaks */
 };
 
@@ -227,22 +228,28 @@ is_empty(const struct gap *gap, uint64_t index)
     return entry.raw == 0 && entry.bitmap == 0;
 }
 
-/* Any sector of the table in memory that is empty may have been as full as the others. */
+/* A sector of the table in memory that is empty may have been as full as the others, if it lies
+ * beside one of them: not farther than what is written at once reaches. */
 static void
 count_empty_sectors(struct gap *gap)
 {
     const struct q2_geometry *geometry = geometry_of(gap);
     uint64_t per_sector = SECTOR / geometry->l2_entry_size;
-    uint64_t empty = 0, occupied = 0, mapped = 0, fullest = 0;
+    uint64_t empty = 0, row = 0, occupied = 0, mapped = 0, fullest = 0;
     for (uint64_t i = 0; i < geometry->l2_entries; i += per_sector) {
         uint64_t here = 0;
         for (uint64_t j = 0; j < per_sector; j++)
             here += !is_empty(gap, i + j);
-        empty += here == 0;
-        occupied += here != 0;
+        row += here == 0;
+        if (here == 0)
+            continue;
+        empty += q2_min(row, occupied ? 2 * TORN_SECTORS : TORN_SECTORS);
+        row = 0;
+        occupied++;
         mapped += here;
         fullest = q2_max(fullest, here);
     }
+    empty += q2_min(row, TORN_SECTORS);
     if (empty == 0 || occupied == 0)
         return;
     gap->most += empty * fullest;

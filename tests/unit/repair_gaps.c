@@ -220,6 +220,18 @@ Test(repair_gaps, lost_sectors_in_longer_gaps_keep_what_is_lost)
     }
 }
 
+/* More than a few sectors at once are not lost: the rest of a sparse table was never used. */
+Test(repair_gaps, sparse_tables_keep_no_leaks)
+{
+    struct mending mending = mend_with(q2_fix_gaps, Q2_LEVEL_CERTAIN,
+                                       "size 16M\nwrite 0 128K random\nleak 40\n"
+                                       "write 128K 64K random 3\n",
+                                       "");
+    cr_expect_eq(mending.scene->plan.count, 0);
+    cr_expect_eq(kept(&mending), 0);
+    mending_free(&mending);
+}
+
 /* ---- the whole of a repair ---- */
 
 /* Nothing in the image is known to be damaged, so that it has to be said what is feared. */
