@@ -166,6 +166,21 @@ choose_between(struct mender *mender, struct decision *ret_decision)
     return true;
 }
 
+/* Of those that share a cluster any may have led to what is lost; but writers go upwards more often
+ * than not. */
+static bool
+is_in_order(const struct mender *mender, uint64_t cluster)
+{
+    const struct q2_entries *entries = mender->entries;
+    uint64_t now = q2_entry_offset(mender->suspect->entry.raw) >> geometry_of(mender)->cluster_bits;
+    const struct q2_sharing *sharing = q2_entries_sharing(entries, now);
+    if (mender->suspect->why != Q2_SUSPECT_SHARED || !sharing || sharing->fits ||
+        sharing->first >= sharing->end)
+        return true;
+    uint64_t index = cluster > now ? sharing->end - 1 : sharing->first;
+    return entries->sharers[index].guest == mender->suspect->guest;
+}
+
 /* One cluster of the whole file is lost, and so it must be this one. */
 static bool
 choose_only_lost(const struct mender *mender, struct decision *ret_decision)
@@ -176,7 +191,7 @@ choose_only_lost(const struct mender *mender, struct decision *ret_decision)
         return false;
     while (cluster < entries->survey->clusters && !q2_match_lost(&entries->matcher, cluster))
         cluster++;
-    if (cluster == entries->survey->clusters)
+    if (cluster == entries->survey->clusters || !is_in_order(mender, cluster))
         return false;
     *ret_decision = (struct decision){
         .action = Q2_ACTION_MATCH_L2_ENTRY,
