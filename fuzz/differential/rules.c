@@ -156,9 +156,11 @@ values_match(const struct rule *rule, const struct difference *difference)
         return strtoull(difference->ours, NULL, 10) > strtoull(difference->theirs, NULL, 10);
     if (strcmp(rule->ours, "fewer") == 0)
         return strtoull(difference->ours, NULL, 10) < strtoull(difference->theirs, NULL, 10);
-    if (strcmp(rule->ours, "sectors") == 0)
-        return strtoull(difference->ours, NULL, 10) / 512 * 512 ==
-               strtoull(difference->theirs, NULL, 10);
+    if (strcmp(rule->ours, "sectors") == 0) {
+        uint64_t ours = strtoull(difference->ours, NULL, 10);
+        uint64_t theirs = strtoull(difference->theirs, NULL, 10);
+        return ours > theirs && ours - theirs <= 512 && theirs % 512 == 0;
+    }
     return fnmatch(rule->ours, difference->ours, FNM_EXTMATCH) == 0 &&
            fnmatch(rule->theirs, difference->theirs, FNM_EXTMATCH) == 0;
 }
