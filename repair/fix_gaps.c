@@ -305,6 +305,9 @@ keep_for_torn(const struct gap *gap, struct q2_error *err)
     uint64_t lost = 0;
     bool inside = false, behind = false;
     int rc = 0;
+    if (q2_scene_count(survey->scene, Q2_PROBLEM_ORPHAN_L2_TABLE) ||
+        q2_scene_count(survey->scene, Q2_PROBLEM_ORPHAN_L1_TABLE))
+        return 0;
     for (uint64_t cluster = survey->clusters; cluster-- > 1;) {
         bool here = q2_survey_lost(survey, cluster);
         lost += here;
