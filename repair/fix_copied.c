@@ -183,7 +183,10 @@ q2_fix_copied(struct q2_scene *scene, struct q2_error *err)
     uint64_t faults = 0;
     for (size_t i = 0; i < sizeof problems / sizeof problems[0]; i++)
         faults += q2_scene_count(scene, problems[i]);
-    if (faults == 0 || scene->check->map_count == 0)
+    /* A flag follows from the refcount, but not from one that is wrong and could not be mended. */
+    if (faults == 0 || scene->check->map_count == 0 ||
+        q2_scene_count(scene, Q2_PROBLEM_REFCOUNT_ZERO) ||
+        q2_scene_count(scene, Q2_PROBLEM_REFCOUNT_TOO_LOW))
         return 0;
     struct copied copied = {.scene = scene, .geometry = &scene->check->geometry};
     void *buffers;

@@ -110,6 +110,16 @@ is_mended(const struct q2_rebuild *rebuild, const struct q2_finding *finding)
 }
 
 static bool
+mends_anything(const struct q2_rebuild *rebuild)
+{
+    const struct q2_check *check = rebuild->scene->check;
+    for (size_t i = 0; i < q2_check_finding_count(check); i++)
+        if (is_mended(rebuild, q2_check_finding(check, i)))
+            return true;
+    return false;
+}
+
+static bool
 begin(struct q2_rebuild *rebuild)
 {
     struct q2_scene *scene = rebuild->scene;
@@ -148,6 +158,10 @@ mend(struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err)
     *ret_done = true;
     if (!rebuild->moved && !rebuild->doubtful && !faults(scene, ROLE_COUNT))
         return 0;
+    if (!rebuild->moved && !rebuild->doubtful && !mends_anything(rebuild)) {
+        *ret_done = false;
+        return 0;
+    }
     *ret_done = begin(rebuild);
     for (size_t i = 0; i < q2_check_finding_count(scene->check); i++)
         if (is_mended(rebuild, q2_check_finding(scene->check, i)))

@@ -254,7 +254,7 @@ static int
 explain_shared(struct q2_placing *placing, const struct q2_suspect *suspect, struct q2_error *err)
 {
     struct choice choice, other = {0};
-    bool keeps = false, decided = false;
+    bool keeps = false, decided = false, earlier = false, later = false;
     int rc = explain(placing, suspect, &choice, err);
     if (rc == 0)
         rc = keeps_its_table(placing, &choice, &keeps, err);
@@ -271,9 +271,16 @@ explain_shared(struct q2_placing *placing, const struct q2_suspect *suspect, str
         bool rival_keeps = false;
         if (rc == 0)
             rc = keeps_its_table(placing, &other, &rival_keeps, err);
+        bool same = other.table == choice.table;
+        earlier |= same && rival->l1_index < suspect->l1_index;
+        later |= same && rival->l1_index > suspect->l1_index;
         decided |= rival_keeps || other.table == 0 || other.score < choice.score;
     }
     choice.tie |= !decided;
+    /* Nothing but the order of the file is left then: what was written later lies behind. */
+    if (rc == 0 && choice.tie &&
+        (choice.table > q2_entry_offset(suspect->entry.raw) ? later : earlier))
+        return 0;
     return rc == 0 ? settle(placing, &choice, err) : rc;
 }
 
