@@ -239,6 +239,19 @@ was_cut_off(const struct mender *mender)
     return agrees(mender, q2_entry_offset(raw) >> geometry->cluster_bits);
 }
 
+/* Whether all that is wrong are bits beside the offset, and another has the cluster that this leads
+ * to: either may be the one that has come to it by damage. */
+static bool
+is_contested(const struct mender *mender)
+{
+    const struct q2_survey *survey = mender->entries->survey;
+    uint64_t raw = mender->suspect->entry.raw;
+    uint64_t cluster = q2_entry_offset(raw) >> geometry_of(mender)->cluster_bits;
+    return mender->suspect->why == Q2_SUSPECT_RULE && !(raw & Q2_ENTRY_COMPRESSED) &&
+           raw & Q2_ENTRY_COPIED && cluster && cluster < survey->clusters &&
+           q2_bit_test(survey->sound, cluster) && !q2_bit_test(survey->structures, cluster);
+}
+
 static bool
 choose_gone(const struct mender *mender, struct decision *ret_decision)
 {
@@ -248,7 +261,8 @@ choose_gone(const struct mender *mender, struct decision *ret_decision)
     /* Compressed data may be packed beside what is not lost. */
     bool packed = check->counts.compressed_clusters > 0;
     bool unexplained = mender->entries->lost || mender->several_peers;
-    bool cut = was_cut_off(mender), sure = cut || (!unexplained && !packed);
+    bool cut = was_cut_off(mender);
+    bool sure = cut || (!unexplained && !packed && !is_contested(mender));
     /* In version 2 nothing reads as zeros that has a backing file. */
     bool shines = check->geometry.version < 3 && check->header.backing_file_offset;
     *ret_decision = (struct decision){

@@ -153,3 +153,18 @@ Test(repair_safety, a_short_last_cluster_is_none_of_this)
     q2_repair_free(repair);
     q2_file_close(file);
 }
+
+/* Entry 3 has a reserved bit, and entry 20 came by damage to lead where entry 3 does: that nothing
+ * is lost does not make entry 3 the one that leads nowhere. */
+Test(repair_safety, an_entry_whose_cluster_another_took_is_not_cleared)
+{
+    struct q2_file *file =
+        build("cluster-size 4K\nsize 1M\nwrite 0 64K random\nl2[20] = l2[3].offset\nl2[3] |= 2\n");
+    uint64_t raw = word_at(file, L2_AT + 3 * 8);
+    cr_assert_eq(raw, Q2_ENTRY_COPIED | (uint64_t)8 * CLUSTER | 2);
+    struct q2_repair *repair = plan_for(file);
+    cr_expect_eq(applied(repair, Q2_ACTION_CLEAR_L2_ENTRY), 0);
+    cr_expect_eq(word_at(q2_repair_file(repair), L2_AT + 3 * 8) >> 9, raw >> 9);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
