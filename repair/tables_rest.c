@@ -185,6 +185,16 @@ is_disputed(struct q2_tables *tables, const struct q2_suspect *suspect)
            look.readable && q2_table_credible(&look);
 }
 
+/* Whether an entry lies in what is an L2 table too: it may be no entry at all. */
+static bool
+lies_in_l2_table(struct q2_tables *tables, const struct q2_suspect *suspect)
+{
+    const struct q2_survey *survey = tables->survey;
+    uint64_t cluster = suspect->at >> tables->scene->check->geometry.cluster_bits;
+    uint64_t first = q2_survey_first_reference(survey, cluster);
+    return first < survey->reference_count && survey->references[first].table == cluster;
+}
+
 static int
 clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confidence confidence,
       struct q2_error *err)
@@ -192,7 +202,8 @@ clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confid
     struct q2_scene *scene = tables->scene;
     uint64_t reach = q2_l2_reach(&scene->check->geometry);
     bool unreadable = leads_to_the_unreadable(tables, suspect);
-    bool cut = suspect->why & Q2_SUSPECT_CUT, disputed = is_disputed(tables, suspect);
+    bool cut = suspect->why & Q2_SUSPECT_CUT, inside = lies_in_l2_table(tables, suspect);
+    bool disputed = inside || is_disputed(tables, suspect);
     int rc = 0;
     if (unreadable || disputed)
         confidence = Q2_GUESS;
@@ -202,6 +213,7 @@ clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confid
                                "entry 0x%016" PRIx64 " of slot %" PRIu32 " leads to %s, and %s",
                                suspect->entry.raw, suspect->l1_index,
                                unreadable ? "what cannot be read"
+                               : inside   ? "no L2 table, but may be part of one"
                                : disputed ? "what is something else's too"
                                           : "no L2 table",
                                cut                        ? "the file was cut off before it"
