@@ -283,8 +283,7 @@ choose_gone(const struct mender *mender, struct decision *ret_decision)
 
 /* ---- with a data file ---- */
 
-/* With a data file, a cluster is where the guest has it; only whether it is there may be in doubt.
- */
+/* With a data file, a cluster is where the guest has it; only whether it is there may be open. */
 static bool
 choose_external(const struct mender *mender, struct decision *ret_decision)
 {
@@ -390,6 +389,9 @@ choose_doubted(struct mender *mender, struct decision *ret_decision)
                  (!free && choose_only_lost(mender, ret_decision));
     if (!found)
         return false;
+    bool vain = free && !ret_decision->match.raw; /* for a count that may be what is wrong */
+    if (vain && q2_scene_references(mender->entries->survey->scene, now) > 1)
+        return false;
     /* It is wrong, and one cluster of the file waits for an entry. */
     if (wrong && mender->entries->lost == 1 &&
         q2_match_lost(&mender->entries->matcher, ret_decision->match.cluster))
@@ -398,8 +400,7 @@ choose_doubted(struct mender *mender, struct decision *ret_decision)
      * those of the one or those of the other. What decodes to exactly a cluster decides too. */
     bool decided = agrees(mender, ret_decision->match.cluster) || wrong ||
                    (mender->near.count == 1 && ret_decision->match.exact);
-    /* An entry that was overwritten by another may happen to be one bit away from something lost.
-     */
+    /* What was overwritten by another entry may happen to be one bit away from something lost. */
     if (near && is_coincidence(mender, free) && !ret_decision->match.exact &&
         ret_decision->confidence == Q2_CERTAIN)
         ret_decision->confidence = free ? Q2_GUESS : Q2_LIKELY;
@@ -407,6 +408,8 @@ choose_doubted(struct mender *mender, struct decision *ret_decision)
         ret_decision->confidence = Q2_GUESS;
     if (near && was_empty(mender, &ret_decision->match))
         ret_decision->confidence = Q2_CERTAIN;
+    if (vain && ret_decision->confidence == Q2_CERTAIN)
+        ret_decision->confidence = Q2_LIKELY;
     ret_decision->change = Q2_CHANGE_REPLACED;
     return true;
 }
