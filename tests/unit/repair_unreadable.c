@@ -10,6 +10,7 @@
 #include "core/io/fault.h"
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
+#include "repair/journal.h"
 #include "repair/repair.h"
 
 #include <criterion/criterion.h>
@@ -213,5 +214,33 @@ Test(repair_unreadable, says_what_to_do_without_a_header)
     repair = plan_at(bad, Q2_LEVEL_GUESS);
     cr_assert(applied(repair, Q2_ACTION_REBUILD_HEADER));
     cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
+    q2_repair_free(repair);
+}
+
+/* ---- the first sector ---- */
+
+/* A header that cannot be read is made anew by a guess alone; below that the refusal says what else
+ * there is. What the bad sector held cannot be saved, and the journal says so. */
+Test(repair_unreadable, the_first_sector)
+{
+    Q2_AUTOCLOSE struct q2_file *image = build(two_tables);
+    Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, 0);
+    Q2_AUTOCLOSE struct q2_file *journal = NULL;
+    struct q2_journal_info info = {0};
+    struct q2_error err = {0};
+    bool needed = false;
+    for (int level = Q2_LEVEL_LEAKS; level <= Q2_LEVEL_LIKELY; level++) {
+        const struct q2_repair_options options = {.level = (enum q2_repair_level)level,
+                                                  .threads = 1};
+        struct q2_repair *refused = NULL;
+        cr_expect_eq(q2_repair_plan(bad, &options, &refused, &err), Q2_ERR_IO, "level %d", level);
+        cr_expect(strstr(err.message, "--salvage"), "level %d: %s", level, err.message);
+    }
+    struct q2_repair *repair = plan_at(bad, Q2_LEVEL_GUESS);
+    cr_assert_eq(q2_file_new_memory("journal", &journal, &err), 0);
+    cr_expect_eq(q2_repair_apply(repair, bad, journal, &needed, &err), 0, "%s", err.message);
+    cr_assert_eq(q2_journal_read(journal, &info, &err), 0, "%s", err.message);
+    cr_expect_eq(info.unreadable, SECTOR);
+    cr_expect_eq(word(image, 0) >> 32, 0x514649fb, "a header again");
     q2_repair_free(repair);
 }
