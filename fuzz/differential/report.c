@@ -3,6 +3,7 @@
 
 /* What our checker says of an image, made in a child so that a crash is a finding too. */
 
+#include "checker/catalogue.h"
 #include "checker/scan.h"
 #include "core/io/posix.h"
 #include "fuzz/differential/trial.h"
@@ -36,6 +37,18 @@ print_features(const struct q2_header *header)
             printf("trait %s\n", features[i].name);
 }
 
+/* Twice what counts as a corruption. */
+static void
+print_problem(const struct q2_check *check, enum q2_problem problem)
+{
+    const char *id = q2_problem_id(problem);
+    if (q2_check_problem_count(check, problem).count == 0)
+        return;
+    printf("trait %s\n", id);
+    if (q2_catalogue(problem)->severity == Q2_SEVERITY_CORRUPTION)
+        printf("trait ^%s\n", id);
+}
+
 static void
 print_check(const struct q2_check *check)
 {
@@ -49,8 +62,7 @@ print_check(const struct q2_check *check)
     printf("disk %" PRIu64 "\n", q2_check_header(check)->size);
     print_features(q2_check_header(check));
     for (unsigned problem = 0; problem < Q2_PROBLEM_COUNT; problem++)
-        if (q2_check_problem_count(check, (enum q2_problem)problem).count > 0)
-            printf("trait %s\n", q2_problem_id((enum q2_problem)problem));
+        print_problem(check, (enum q2_problem)problem);
     for (size_t i = 0; i < q2_check_snapshot_count(check); i++)
         printf("snapshot %s\n", q2_check_snapshot(check, i)->id);
 }
