@@ -120,7 +120,10 @@ q2_damage_image(struct q2_file *file, const struct q2_damage *damage)
         q2_file_read_padded(file, 0, sector, SECTOR, NULL) < 0)
         return;
     q2_header_decode(sector, SECTOR, &image.header);
-    image.cluster_size = UINT64_C(1) << (image.header.cluster_bits & 31);
+    /* Damage that came before may have made any number of it. */
+    image.cluster_size = UINT64_C(1) << (image.header.cluster_bits % 32 < Q2_MIN_CLUSTER_BITS
+                                             ? Q2_MIN_CLUSTER_BITS
+                                             : image.header.cluster_bits % 32);
     enum how how = damage->kind / WHERES % HOWS;
     uint64_t at = find(&image, damage->kind % WHERES, damage->place);
     if (how == CLEAR_SECTOR) {
