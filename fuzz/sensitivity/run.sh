@@ -181,7 +181,7 @@ hunt()
         time (
             ulimit -c 0
             ulimit -t "$limit"
-            exec "$folder/fuzz-$harness" "${options[@]}" "$work/found" "${inputs[@]}" > "$log" 2>&1
+            "$folder/fuzz-$harness" "${options[@]}" "$work/found" "${inputs[@]}" > "$log" 2>&1
         ) || status=$?
     } 2> "$work/took"
     took=$(tail -n 1 "$work/took")
