@@ -62,7 +62,8 @@ q2_matcher_decodes(struct q2_matcher *matcher, uint64_t raw, size_t *ret_used)
     struct q2_compressed_range range = q2_compressed_decode(&check->geometry, raw);
     size_t used = 0;
     q2_scene_work(matcher->survey->scene, DECODE_COST * check->geometry.cluster_size);
-    if (q2_scene_exhausted(matcher->survey->scene) || !matcher->decoder || range.length > source_bytes(&check->geometry) ||
+    if (q2_scene_exhausted(matcher->survey->scene) || !matcher->decoder ||
+        range.length > source_bytes(&check->geometry) ||
         !q2_range_inside(range.offset, range.length,
                          check->geometry.file_clusters << check->geometry.cluster_bits) ||
         q2_file_read_padded(check->file, range.offset, matcher->source, range.length, NULL) < 0)

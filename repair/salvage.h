@@ -52,8 +52,8 @@ struct q2_salvage_options {
     const char *map_file;     /* NULL: OUT.map.json */
     const char *data_file;    /* instead of the name in the image; as q2_image_options */
     const char *backing_file; /* the same */
-    /* Open no file that only the image names, which could be any: the backing file counts as missing
-     * then, unless all of it is left to it. */
+    /* Open no file that only the image names, which could be any: the backing file counts as
+     * missing then, unless all of it is left to it. */
     bool given_names_only;
     /* Of an encrypted image. A qcow2 output is encrypted by the same method with the same pass
      * phrase, a raw one is not encrypted. */
