@@ -5,7 +5,7 @@
  * of streams that are damaged, or never were any, our judges think as those do.
  *
  * The codecs live as long as the process: what they did before must not show, and one input in many
- * asks for a fresh one to compare with.
+ * asks for fresh ones to compare with, and for a decoder that was left in the middle of a stream.
  *
  * Input: how, the size of a cluster, where in its sector the stream begins, how much it is damaged,
  * then the damage and what the cluster or the stream is made of. */
@@ -131,10 +131,26 @@ judge_zstd(const uint8_t *source, size_t source_length, size_t length, const uin
                    "libzstd takes %zu bytes, we %zu, or it decodes to others", taken, used);
 }
 
+/* A decoder that did nothing before does the same. */
+static void
+judge_fresh(unsigned type, const uint8_t *source, size_t source_length, size_t length,
+            const uint8_t *ours, int rc, size_t used)
+{
+    static uint8_t other[LARGEST];
+    struct q2_decoder *decoder = NULL;
+    struct q2_error err = {0};
+    size_t taken = 0;
+    Q2_REQUIRE(q2_decoder_new(type, &decoder, &err) == 0, "%s", err.message);
+    int again = q2_decoder_run(decoder, source, source_length, other, length, &taken, &err);
+    Q2_REQUIRE(again == rc && (rc < 0 || (taken == used && memcmp(other, ours, length) == 0)),
+               "what was decoded before shows");
+    q2_decoder_free(decoder);
+}
+
 /* Decode `source_length` bytes that lie in memory of just that size. */
 static int
-decode(unsigned type, const uint8_t *source, size_t source_length, uint8_t *buffer, size_t length,
-       size_t *ret_used)
+decode(unsigned type, bool fresh, const uint8_t *source, size_t source_length, uint8_t *buffer,
+       size_t length, size_t *ret_used)
 {
     struct q2_error err = {0};
     uint8_t *exact = malloc(source_length), *to = malloc(length);
@@ -150,6 +166,8 @@ decode(unsigned type, const uint8_t *source, size_t source_length, uint8_t *buff
         judge_deflate(exact, source_length, length, to, rc, *ret_used);
     else
         judge_zstd(exact, source_length, length, to, rc, *ret_used);
+    if (fresh)
+        judge_fresh(type, exact, source_length, length, to, rc, *ret_used);
     free(exact);
     free(to);
     return rc;
@@ -217,6 +235,7 @@ run(const uint8_t *input, size_t length)
     static uint8_t cluster[LARGEST], decoded[LARGEST], source[SOURCE_MAX];
     struct q2_fuzz_cursor cursor = {input, length};
     unsigned flags = q2_fuzz_u8(&cursor), type = flags & ZSTD;
+    bool fresh = (flags & FRESH) == FRESH;
     unsigned cluster_bits = 9 + q2_fuzz_u8(&cursor) % 5;
     unsigned start = q2_fuzz_u16(&cursor) % 512, damage = q2_fuzz_u8(&cursor) % 8;
     size_t size = (size_t)1 << cluster_bits, used = 0, taken;
@@ -232,11 +251,11 @@ run(const uint8_t *input, size_t length)
         memcpy(source, bytes, used);
     } else {
         fill(&cursor, cluster, size);
-        used = encode(type, (flags & FRESH) == FRESH, cluster, size, source, SOURCE_MAX - 512);
+        used = encode(type, fresh, cluster, size, source, SOURCE_MAX - 512);
         size_t whole = describe(cluster_bits, start, used);
         memset(source + used, 0xa5, whole - used);
-        Q2_REQUIRE(decode(type, source, whole, decoded, size, &taken) == 0 && taken == used &&
-                       memcmp(decoded, cluster, size) == 0,
+        Q2_REQUIRE(decode(type, fresh, source, whole, decoded, size, &taken) == 0 &&
+                       taken == used && memcmp(decoded, cluster, size) == 0,
                    "the cluster does not come back");
         used = whole;
     }
@@ -244,7 +263,9 @@ run(const uint8_t *input, size_t length)
         source[(places[i] >> 8) % used] ^= (uint8_t)places[i];
     if (flags & CUT)
         used = used * (1 + start) / 513 + 1;
-    decode(type, source, used, decoded, size, &taken);
+    if (fresh && used > 1)
+        decode(type, false, source, used / 2, decoded, size, &taken);
+    decode(type, fresh, source, used, decoded, size, &taken);
 }
 
 const struct q2_harness q2_harness = {"compressed", Q2_FUZZ_BYTES, 4096, run};

@@ -69,6 +69,31 @@ make_deflate(struct q2_seed *seed)
         }
 }
 
+/* Blocks with fixed codes before and behind those with codes of their own. */
+static void
+make_mixed(struct q2_seed *seed)
+{
+    static const int strategies[] = {Z_FIXED, Z_DEFAULT_STRATEGY, Z_FIXED};
+    uint8_t bytes[LENGTH], out[2 * LENGTH];
+    z_stream stream = {0};
+    content(bytes);
+    if (deflateInit2(&stream, 9, Z_DEFLATED, -12, 8, strategies[0]) != Z_OK)
+        return;
+    stream.next_out = out;
+    stream.avail_out = sizeof out;
+    for (unsigned i = 0; i < 3; i++) {
+        static const unsigned ends[] = {64, LENGTH - 64, LENGTH};
+        deflateParams(&stream, 9, strategies[i]);
+        stream.next_in = bytes + stream.total_in;
+        stream.avail_in = ends[i] - (unsigned)stream.total_in;
+        deflate(&stream, i < 2 ? Z_BLOCK : Z_FINISH);
+    }
+    begin(seed, RAW, 0, 0);
+    q2_seed_bytes(seed, out, stream.total_out);
+    q2_seed_write(seed, "deflate-mixed");
+    deflateEnd(&stream);
+}
+
 static void
 make_zstd(struct q2_seed *seed)
 {
@@ -80,7 +105,7 @@ make_zstd(struct q2_seed *seed)
                 ZSTD_CCtx *context = ZSTD_createCCtx();
                 ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, sized);
                 ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, sum);
-                begin(seed, 1 | RAW, 0, 0);
+                begin(seed, 1 | RAW | (sum ? FRESH : 0), 0, 0);
                 for (size_t i = 0; i < frames; i++) {
                     size_t part = LENGTH / frames;
                     size_t used = ZSTD_compress2(context, out, sizeof out, bytes + i * part, part);
@@ -101,5 +126,6 @@ q2_make_seeds(void)
     static struct q2_seed seed;
     make_clusters(&seed);
     make_deflate(&seed);
+    make_mixed(&seed);
     make_zstd(&seed);
 }
