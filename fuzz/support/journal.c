@@ -211,20 +211,40 @@ q2_fuzz_journal_destroy(struct q2_fuzz_journal *journal)
     free(journal->records);
 }
 
+/* Records by their shape, whatever other rules they break: a trailer that agrees with them leaves
+ * it to those rules to refuse them. */
+static void
+count_records(const uint8_t *bytes, size_t end, uint64_t *ret_count, uint64_t *ret_saved)
+{
+    *ret_count = *ret_saved = 0;
+    for (size_t at = HEADER; end - at >= RECORD;) {
+        uint64_t offset = q2_load_be64(bytes + at), length = q2_load_be64(bytes + at + 8);
+        bool saved = q2_load_be32(bytes + at + 16) == 0,
+             marked = q2_load_be32(bytes + at + 20) == 0;
+        if (length == 0 || length > LONGEST || offset > INT64_MAX)
+            return;
+        uint64_t all =
+            RECORD + (marked ? sectors(offset, length) * MARK : 0) + (saved ? length : 0);
+        if (all > end - at)
+            return;
+        at += all;
+        *ret_count += 1;
+        *ret_saved += saved ? length : 0;
+    }
+}
+
 void
 q2_fuzz_journal_sign(uint8_t *bytes, size_t *length)
 {
-    struct q2_fuzz_journal journal = {.size_before = q2_load_be64(bytes + 24),
-                                      .size_after = q2_load_be64(bytes + 32)};
     uint8_t *trailer = bytes + *length;
-    read_records(bytes, *length, &journal);
+    uint64_t count, saved;
+    count_records(bytes, *length, &count, &saved);
     memset(trailer, 0, TRAILER);
     memcpy(trailer, "q2-done\n", 8);
-    q2_store_be64(trailer + 8, journal.count);
-    q2_store_be64(trailer + 16, journal.saved);
+    q2_store_be64(trailer + 8, count);
+    q2_store_be64(trailer + 16, saved);
     digest_journal(bytes, *length + 32, trailer + 32);
     *length += TRAILER;
-    q2_fuzz_journal_destroy(&journal);
 }
 
 /* ---- undoing ---- */
