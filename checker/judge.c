@@ -205,7 +205,7 @@ gather(const struct q2_uses *uses, uint64_t cluster, uint64_t *at, struct trial 
 {
     while (*at < uses->count && uses->items[*at].cluster < cluster)
         ++*at;
-    trial->uses = &uses->items[*at];
+    trial->uses = uses->count ? &uses->items[*at] : NULL;
     trial->count = 0;
     while (*at < uses->count && uses->items[*at].cluster == cluster) {
         trial->count++;
