@@ -140,6 +140,10 @@ run_pass(struct q2_scene *scene, struct pass *pass, struct q2_error *err)
         int rc = run_stage(scene, (enum q2_stage)stage, err);
         if (rc < 0)
             return rc;
+        /* One that was good enough to go on with stays so: what makes it look worse is half done. */
+        if (stage == Q2_STAGE_HEADER && scene->header_believed)
+            scene->stop = false;
+        scene->header_believed |= stage == Q2_STAGE_HEADER && !scene->stop;
         /* Copies of what overlaps are no evidence of anything. */
         if (pass->wary && stage < Q2_STAGE_OVERLAPS &&
             applied_beyond_certain(&scene->plan) > dared) {

@@ -209,6 +209,7 @@ forget_notes(struct q2_scene *scene)
     forget_search(scene);
     q2_scene_forget_kept(scene);
     scene->stop = false;
+    scene->header_believed = false;
 }
 
 void
