@@ -65,7 +65,10 @@ q2_plain_run(const struct q2_geometry *geometry, const uint8_t *table, uint64_t 
     bool plain = first && first < geometry->file_clusters && !(raw & q2_entry_odd_bits(geometry));
     if (!plain || geometry->data_file)
         return 0;
-    uint64_t most = q2_min(end - index, geometry->file_clusters - first), count = 1;
+    /* Even a larger file has no clusters that an entry has no bits for. */
+    uint64_t clusters =
+        q2_min(geometry->file_clusters, (Q2_ENTRY_OFFSET >> geometry->cluster_bits) + 1);
+    uint64_t most = q2_min(end - index, clusters - first), count = 1;
     while (count < most && q2_load_be64(at + count * 8) == raw + count * step)
         count++;
     return count;
