@@ -20,11 +20,17 @@
 
 enum { DEEP = 1 << 0, FIXED_SIZE = 1 << 1, DISCARD = 1 << 2 }; /* of the flags */
 
+static enum q2_repair_level
+level_of(const struct q2_fuzz_options *options)
+{
+    return (enum q2_repair_level)((options->level + Q2_LEVEL_CERTAIN) % 4);
+}
+
 static struct q2_repair *
 plan(struct q2_file *file, const struct q2_fuzz_options *options)
 {
     const struct q2_repair_options how = {
-        .level = (enum q2_repair_level)((options->level + Q2_LEVEL_CERTAIN) % 4),
+        .level = level_of(options),
         .deep = options->flags & DEEP,
         .fixed_size = options->flags & FIXED_SIZE,
         .discard = options->flags & DISCARD,
@@ -170,6 +176,39 @@ require_better(const struct q2_repair *repair, struct q2_file *before, struct q2
     q2_check_free(last);
 }
 
+/* Of what may be somebody's data nothing is given up but by a guess. */
+static void
+require_modest(const struct q2_repair *repair, enum q2_repair_level level)
+{
+    const struct q2_plan *plan = q2_repair_actions(repair);
+    for (uint64_t i = 0; i < plan->count; i++)
+        Q2_REQUIRE(!plan->actions[i].applied || plan->actions[i].kind != Q2_ACTION_FREE_ORPHANS ||
+                       level == Q2_LEVEL_GUESS,
+                   "orphans are freed at level %d", (int)level);
+}
+
+/* Whether nothing but COPIED flags is wrong, with whatever follows from that. */
+static bool
+is_about_flags(const struct q2_check *check)
+{
+    size_t count = q2_check_finding_count(check), flags = 0;
+    for (size_t i = 0; i < count; i++) {
+        enum q2_problem problem = q2_check_finding(check, i)->problem;
+        flags += problem == Q2_PROBLEM_L1_COPIED_SET || problem == Q2_PROBLEM_L1_COPIED_CLEAR ||
+                 problem == Q2_PROBLEM_L2_COPIED_SET || problem == Q2_PROBLEM_L2_COPIED_CLEAR;
+    }
+    return count > 0 && flags == count;
+}
+
+/* Flags follow from refcounts, so they are mended at any level but the lowest. */
+static void
+require_flags(const struct q2_repair *repair, enum q2_repair_level level)
+{
+    const struct q2_check *before = q2_repair_before(repair), *after = q2_repair_after(repair);
+    if (before && level >= Q2_LEVEL_CERTAIN && is_about_flags(before))
+        Q2_REQUIRE(after && q2_check_finding_count(after) == 0, "COPIED flags are not mended");
+}
+
 static void
 require_idle(struct q2_file *file, const struct q2_fuzz_options *options)
 {
@@ -220,6 +259,10 @@ run(const uint8_t *input, size_t length)
     length = q2_fuzz_split(input, length, &options);
     struct q2_file *file = q2_fuzz_file(input, length);
     struct q2_repair *repair = plan(file, &options);
+    if (repair)
+        require_modest(repair, level_of(&options));
+    if (repair)
+        require_flags(repair, level_of(&options));
     if (repair && q2_repair_needed(repair))
         carry_out(repair, file, &options);
     struct q2_file *untouched = q2_fuzz_file(input, length);
