@@ -140,7 +140,8 @@ run_pass(struct q2_scene *scene, struct pass *pass, struct q2_error *err)
         int rc = run_stage(scene, (enum q2_stage)stage, err);
         if (rc < 0)
             return rc;
-        /* One that was good enough to go on with stays so: what makes it look worse is half done. */
+        /* One that was good enough to go on with stays so: what makes it look worse is half done.
+         */
         if (stage == Q2_STAGE_HEADER && scene->header_believed)
             scene->stop = false;
         scene->header_believed |= stage == Q2_STAGE_HEADER && !scene->stop;

@@ -17,8 +17,8 @@
 enum { CAPACITY = 128 << 10, GUARD = 64 };
 
 static const char *const recipes[] = {
-    "cluster-size 512\nsize 48K\nextension 0x5a5a5a5a \"unknown\"\nwrite 0 6K text\n"
-    "snapshot one vm-state 1K text\nwrite 1K 1K 0x11\nbitmap b granularity 512 dirty 0 1K\n",
+    ("cluster-size 512\nsize 48K\nextension 0x5a5a5a5a \"unknown\"\nwrite 0 6K text\n"
+     "snapshot one vm-state 1K text\nwrite 1K 1K 0x11\nbitmap b granularity 512 dirty 0 1K\n"),
     "version 2\ncluster-size 1K\nsize 64K\nwrite-compressed 0 8K text\nwrite 9K 2K random\n",
     "cluster-size 16K\nextended-l2\nsize 256K\nsubclusters 0 alloc=5 zero=0xa pattern text\n",
     "cluster-size 512\nsize 32K\nrefcount-bits 64\nbacking \"b\" format raw\nwrite 0 9K random\n",

@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: The qcow2kit authors
+#
+# On a busy machine qemu-img now and then cannot tell how fast the CPU is, and so makes no LUKS
+# image. With this sourced, it is asked again then.
+
+qemu-img()
+{
+    local try errors status=0
+    if [[ $* != *encrypt.format=luks* ]]; then
+        command qemu-img "$@"
+        return
+    fi
+    errors=$(mktemp)
+    for try in 1 2 3 4 5 6 7 8; do
+        status=0
+        command qemu-img "$@" 2> "$errors" || status=$?
+        grep -q 'accurate CPU usage' "$errors" || break
+        sleep "0.$try"
+    done
+    cat "$errors" >&2
+    rm -f "$errors"
+    return "$status"
+}
