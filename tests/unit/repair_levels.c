@@ -8,8 +8,8 @@
 
 static const char *const images[] = {
     "cluster-size 4K\nsize 8M\nwrite 0 512K random\nwrite 4M 256K random 2\n",
-    "cluster-size 4K\nsize 8M\nwrite 0 3M random\nsnapshot a\nwrite 1M 2M random 2\nsnapshot "
-    "b\nwrite 0 1M random 3\n",
+    ("cluster-size 4K\nsize 8M\nwrite 0 3M random\nsnapshot a\nwrite 1M 2M random 2\nsnapshot "
+     "b\nwrite 0 1M random 3\n"),
     "size 64M\nwrite 0 1M random\nsnapshot a\nwrite 64K 128K random 2\n",
 };
 
