@@ -14,21 +14,6 @@
 
 enum { DEEP = 1 << 0 }; /* of the flags */
 
-static struct q2_check *
-check(struct q2_file *file, const struct q2_fuzz_options *options)
-{
-    const struct q2_check_options how = {
-        .deep = options->flags & DEEP,
-        .threads = 1,
-        .max_memory = Q2_FUZZ_MEMORY,
-    };
-    struct q2_error err = {0};
-    struct q2_check *result = NULL;
-    int rc = q2_check_run(file, &how, &result, &err);
-    Q2_REQUIRE(rc == 0 || err.message[0] != '\0', "failed with %d and no word", rc);
-    return rc == 0 ? result : NULL;
-}
-
 static void
 compare(const struct q2_check *a, const struct q2_check *b)
 {
@@ -71,7 +56,8 @@ run(const uint8_t *input, size_t length)
     struct q2_fuzz_options options;
     length = q2_fuzz_split(input, length, &options);
     struct q2_file *file = q2_fuzz_file(input, length);
-    struct q2_check *first = check(file, &options), *second = check(file, &options);
+    bool deep = options.flags & DEEP;
+    struct q2_check *first = q2_fuzz_check(file, deep), *second = q2_fuzz_check(file, deep);
     compare(first, second);
     q2_check_free(second);
 

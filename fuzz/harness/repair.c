@@ -44,21 +44,6 @@ plan(struct q2_file *file, const struct q2_fuzz_options *options)
     return rc == 0 ? repair : NULL;
 }
 
-static struct q2_check *
-check(struct q2_file *file, const struct q2_fuzz_options *options)
-{
-    const struct q2_check_options how = {
-        .deep = options->flags & DEEP,
-        .threads = 1,
-        .max_memory = Q2_FUZZ_MEMORY,
-    };
-    struct q2_error err = {0};
-    struct q2_check *result = NULL;
-    int rc = q2_check_run(file, &how, &result, &err);
-    Q2_REQUIRE(rc == 0, "what was repaired cannot be checked: %s", err.message);
-    return result;
-}
-
 /* ---- what the guest sees ---- */
 
 /* The same disk before and after. */
@@ -159,7 +144,9 @@ static void
 require_better(const struct q2_repair *repair, struct q2_file *before, struct q2_file *after,
                const struct q2_fuzz_options *options)
 {
-    struct q2_check *first = q2_repair_before(repair), *last = check(after, options);
+    struct q2_check *first = q2_repair_before(repair),
+                    *last = q2_fuzz_check(after, options->flags & DEEP);
+    Q2_REQUIRE(last, "what was repaired cannot be checked");
     const struct q2_check_counts *now = q2_check_counts(last);
     struct q2_geometry geometry;
     /* Where there was no geometry, nothing behind the header has been looked at. */

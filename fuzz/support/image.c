@@ -5,6 +5,7 @@
 
 #include "fuzz/support/image.h"
 
+#include "checker/check.h"
 #include "core/io/fault.h"
 #include "core/io/memory.h"
 #include "fuzz/fuzz.h"
@@ -106,4 +107,19 @@ q2_fuzz_open(struct q2_file *file, unsigned flags)
     int rc = q2_image_open("input", &options, &image, &err);
     Q2_REQUIRE(rc == 0 || err.message[0] != '\0', "refused with %d and no word", rc);
     return rc == 0 ? image : NULL;
+}
+
+struct q2_check *
+q2_fuzz_check(struct q2_file *file, bool deep)
+{
+    const struct q2_check_options how = {
+        .deep = deep,
+        .threads = 1,
+        .max_memory = Q2_FUZZ_MEMORY,
+    };
+    struct q2_error err = {0};
+    struct q2_check *check = NULL;
+    int rc = q2_check_run(file, &how, &check, &err);
+    Q2_REQUIRE(rc == 0 || err.message[0] != '\0', "failed with %d and no word", rc);
+    return rc == 0 ? check : NULL;
 }

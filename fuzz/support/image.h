@@ -9,6 +9,8 @@
 #include "core/image/image.h"
 #include "core/io/file.h"
 
+struct q2_check;
+
 /* What a check or a repair of an input may use, bytes. */
 #define Q2_FUZZ_MEMORY (UINT64_C(256) << 20)
 
@@ -24,5 +26,8 @@ bool q2_fuzz_equal(struct q2_file *a, struct q2_file *b);
 /* Open the image strictly, over a file that stays the caller's, without other files: no backing
  * file, no data file, no pass phrase. NULL where it is refused, which must come with words. */
 struct q2_image *q2_fuzz_open(struct q2_file *file, unsigned flags);
+
+/* Check the image, on one thread. NULL where that cannot be done, which must come with words. */
+struct q2_check *q2_fuzz_check(struct q2_file *file, bool deep);
 
 #endif

@@ -280,14 +280,13 @@ create(struct making *making, const char *part)
     const struct spec *spec = making->spec;
     char options[512], size[32], path[4096];
     snprintf(size, sizeof size, "%llu", (unsigned long long)spec->disk * spec->cluster);
-    snprintf(options, sizeof options, "%s%s%s%s%s%s", spec->options,
+    snprintf(options, sizeof options, "%s%s%s%s%s%s%s", spec->options,
              spec->crypt ? ",encrypt.key-secret=key,encrypt.format=" : "",
              spec->crypt ? spec->crypt : "",
              spec->crypt && strcmp(spec->crypt, "luks") == 0 ? ",encrypt.iter-time=10" : "",
-             spec->backing ? ",backing_fmt=raw,backing_file=" : "",
-             spec->backing ? spec->name : "");
+             spec->backing ? ",backing_fmt=raw,backing_file=" : "", spec->backing ? spec->name : "",
+             spec->backing ? ".raw" : "");
     if (spec->backing) {
-        strcat(options, ".raw");
         snprintf(path, sizeof path, "%s/%s.raw", making->folder, spec->name);
         making->version = 1000;
         if (!write_content(making, path, 0, (uint64_t)spec->disk * spec->cluster))
