@@ -11,6 +11,7 @@
 #include "core/io/fault.h"
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -30,18 +31,6 @@
         cr_assert_eq(fails_rc, code, "%s: %d, %s (line %d)", #call, fails_rc, err.message, \
                      __LINE__);                                                            \
     } while (0)
-
-static inline struct q2_file *
-build_image(const char *text)
-{
-    struct q2_recipe *recipe = NULL;
-    struct q2_recipe_target target = {0};
-    OK(q2_recipe_parse("t", text, strlen(text), &recipe, &err));
-    OK(q2_file_new_memory("image", &target.image, &err));
-    OK(q2_recipe_build(recipe, &target, &err));
-    q2_recipe_free(recipe);
-    return target.image;
-}
 
 /* A file that the image may own while `base` stays. */
 static inline struct q2_file *

@@ -9,6 +9,7 @@
 #include "core/io/fault.h"
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -34,19 +35,6 @@ static const char damaged[] =
     "snapshot[0].vm_state_size = 1 << 30\nfill map(2M).offset 20 0xff\n"
     "header.autoclear_features |= 0x80\n";
 
-static struct q2_file *
-build(const char *text)
-{
-    struct q2_recipe *recipe = NULL;
-    struct q2_recipe_target target = {0};
-    struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    return target.image;
-}
-
 static struct q2_check *
 check_file(struct q2_file *file, const struct q2_check_options *options)
 {
@@ -59,7 +47,7 @@ check_file(struct q2_file *file, const struct q2_check_options *options)
 static struct q2_check *
 check_text(const char *text)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(text);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(text);
     return check_file(file, &(struct q2_check_options){0});
 }
 
@@ -161,9 +149,9 @@ Test(check, says_which_maps_are_affected)
 Test(check, details_beyond_the_maximum_are_only_counted)
 {
     Q2_AUTOCLOSE struct q2_file *file =
-        build("cluster-size 4K\nsize 8M\nwrite 0 64K random\nmap(0).copied = 0\n"
-              "map(8K).copied = 0\nmap(16K).copied = 0\nmap(24K).copied = 0\n"
-              "map(28K).copied = 0\n");
+        build_image("cluster-size 4K\nsize 8M\nwrite 0 64K random\nmap(0).copied = 0\n"
+                    "map(8K).copied = 0\nmap(16K).copied = 0\nmap(24K).copied = 0\n"
+                    "map(28K).copied = 0\n");
     struct q2_check *check = check_file(file, &(struct q2_check_options){.max_details = 2});
     struct q2_problem_count total = q2_check_problem_count(check, Q2_PROBLEM_L2_COPIED_CLEAR);
     cr_expect_eq(total.count, 5);
@@ -179,7 +167,7 @@ Test(check, exit_status_follows_the_worst)
     struct q2_check *check = check_text("size 1M\nwrite 0 64K 1\nleak 1\n");
     cr_expect_eq(q2_check_exit(check), Q2_EXIT_LEAKS);
     q2_check_free(check);
-    Q2_AUTOCLOSE struct q2_file *file = build("size 1M\nwrite 0 64K 1\nleak 1\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image("size 1M\nwrite 0 64K 1\nleak 1\n");
     Q2_AUTOCLOSE struct q2_file *faulty = NULL;
     struct q2_fault_plan plan = {.kind = Q2_FAULT_EIO,
                                  .ops = Q2_FAULT_READ,
@@ -221,7 +209,7 @@ Test(check, refuses_what_is_no_qcow2_image)
 
 Test(check, an_unreadable_header_is_an_error)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(healthy);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(healthy);
     Q2_AUTOCLOSE struct q2_file *faulty = NULL;
     struct q2_fault_plan plan = {.kind = Q2_FAULT_EIO,
                                  .ops = Q2_FAULT_READ,
@@ -249,7 +237,7 @@ Test(check, a_header_without_geometry_is_a_result)
 static void
 sweep_budget(const char *text, bool deep)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(text);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(text);
     struct q2_check_options options = {.deep = deep, .threads = 2};
     struct q2_check *check = check_file(file, &options);
     Q2_AUTOFREE char *whole = json_of(check);
@@ -287,7 +275,7 @@ Test(check, reports_are_the_same_whatever_the_threads)
     static const unsigned threads[] = {1, 1, 2, 8, 8};
     const char *const texts[] = {healthy, damaged};
     for (size_t t = 0; t < 2; t++) {
-        Q2_AUTOCLOSE struct q2_file *file = build(texts[t]);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(texts[t]);
         Q2_AUTOFREE char *first = NULL;
         for (size_t i = 0; i < sizeof threads / sizeof threads[0]; i++) {
             struct q2_check_options options = {.deep = true, .threads = threads[i]};
@@ -313,7 +301,7 @@ expect_progress(void *data, const struct q2_progress *progress)
 
 Test(check, tells_how_far_it_is)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(damaged);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(damaged);
     unsigned calls = 0;
     struct q2_check_options options = {.deep = true,
                                        .progress = expect_progress,
@@ -329,7 +317,7 @@ Test(check, tells_how_far_it_is)
 static void
 sweep_reads(const char *text, bool permanent)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(text);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(text);
     const struct q2_check_options options = {.deep = true, .threads = 1};
     struct q2_check *whole = check_file(file, &options);
     Q2_AUTOFREE char *expected = json_of(whole);

@@ -8,6 +8,7 @@
 #include "core/base/cleanup.h"
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -46,14 +47,8 @@ static struct image
 open_image(const char *text)
 {
     struct image image = {.fields = calloc(MAX_FIELDS, sizeof *image.fields)};
-    struct q2_recipe_target target = {.list_field = keep_field, .data = &image};
-    struct q2_recipe *recipe = NULL;
     struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    image.file = target.image;
+    image.file = build_listed(text, keep_field, &image);
     cr_assert_eq(q2_check_run(image.file, &(struct q2_check_options){0}, &image.check, &err), 0,
                  "%s", err.message);
     return image;

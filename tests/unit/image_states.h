@@ -15,6 +15,7 @@
 #include "core/io/memory.h"
 #include "core/io/record.h"
 #include "corpus/recipe/recipe.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -25,19 +26,6 @@ struct opened {
     struct q2_image *image;
     struct q2_file *record;
 };
-
-static inline struct q2_file *
-build_image(const char *text)
-{
-    struct q2_recipe *recipe = NULL;
-    struct q2_recipe_target target = {0};
-    struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    return target.image;
-}
 
 static inline struct q2_file *
 clone_file(struct q2_file *file)

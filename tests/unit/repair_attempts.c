@@ -11,7 +11,7 @@
 Test(repair_attempts, nothing_to_do)
 {
     for (int level = Q2_LEVEL_LEAKS; level <= Q2_LEVEL_GUESS; level++) {
-        Q2_AUTOCLOSE struct q2_file *file = build(PLAIN "snapshot a\nwrite 0 4K 1\n");
+        Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN "snapshot a\nwrite 0 4K 1\n");
         struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
         cr_expect_not(q2_repair_needed(repair));
         cr_expect_eq(q2_repair_before(repair), q2_repair_after(repair));
@@ -25,8 +25,8 @@ Test(repair_attempts, nothing_to_do)
 /* The image itself is only read, and what is said of it stays what it was. */
 Test(repair_attempts, plans_write_nothing)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN "l2[3].copied = 0\nrefcount[9] = 3\n");
-    Q2_AUTOCLOSE struct q2_file *copy = build(PLAIN "l2[3].copied = 0\nrefcount[9] = 3\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN "l2[3].copied = 0\nrefcount[9] = 3\n");
+    Q2_AUTOCLOSE struct q2_file *copy = build_image(PLAIN "l2[3].copied = 0\nrefcount[9] = 3\n");
     struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
     cr_expect(q2_repair_needed(repair));
     cr_expect(same_content(file, copy));
@@ -45,7 +45,7 @@ Test(repair_attempts, digests)
     for (size_t i = 0; i < 4; i++) {
         char text[200];
         snprintf(text, sizeof text, "%s%s", PLAIN, damage[i]);
-        Q2_AUTOCLOSE struct q2_file *file = build(text);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(text);
         struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
         cr_assert_eq(q2_repair_digest(repair, digests[i], NULL), 0);
         q2_repair_free(repair);
@@ -73,7 +73,7 @@ Test(repair_attempts, no_header)
 Test(repair_attempts, little_memory)
 {
     Q2_AUTOCLOSE struct q2_file *file =
-        build(PLAIN "l2[3].copied = 0\nl2[7].offset = l2[8].offset\nrefcount[9] = 3\n");
+        build_image(PLAIN "l2[3].copied = 0\nl2[7].offset = l2[8].offset\nrefcount[9] = 3\n");
     unsigned partial = 0, whole = 0;
     for (uint64_t memory = 1; memory < 1 << 20; memory *= 2) {
         const struct q2_repair_options options = {.level = Q2_LEVEL_LIKELY,

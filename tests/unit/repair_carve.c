@@ -7,6 +7,7 @@
 #include "corpus/recipe/recipe.h"
 #include "repair/carve.h"
 #include "repair/l1_find.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -25,14 +26,8 @@ static struct found
 carve(const char *text)
 {
     struct found found = {0};
-    struct q2_recipe_target target = {0};
-    struct q2_recipe *recipe = NULL;
     struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    found.file = target.image;
+    found.file = build_image(text);
     cr_assert_eq(q2_scene_open(found.file, &one_thread, Q2_LEVEL_CERTAIN, 0, &found.scene, &err), 0,
                  "%s", err.message);
     cr_assert_eq(q2_survey_take(found.scene, false, &found.survey, &err), 0, "%s", err.message);

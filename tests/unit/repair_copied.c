@@ -28,7 +28,7 @@ Test(repair_copied, flips)
         for (size_t d = 0; d < sizeof damages / sizeof damages[0]; d++) {
             char text[400];
             snprintf(text, sizeof text, "%s%s", images[i], damages[d]);
-            struct q2_file *healthy = build(images[i]), *file = build(text);
+            struct q2_file *healthy = build_image(images[i]), *file = build_image(text);
             struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
             struct content before = content_of(healthy), after = content_of(q2_repair_file(repair));
             cr_expect(q2_repair_needed(repair), "%s", text);
@@ -49,15 +49,16 @@ Test(repair_copied, flips)
 /* More faults than a check lists. */
 Test(repair_copied, many)
 {
-    struct q2_file *file = build("cluster-size 512\nrefcount-bits 8\nsize 4M\nwrite 0 4M random\n"
-                                 "snapshot s\nwrite 0 4M random\nheader.nb_snapshots = 0\n"
-                                 "header.snapshots_offset = 0\n");
+    struct q2_file *file =
+        build_image("cluster-size 512\nrefcount-bits 8\nsize 4M\nwrite 0 4M random\n"
+                    "snapshot s\nwrite 0 4M random\nheader.nb_snapshots = 0\n"
+                    "header.snapshots_offset = 0\n");
     /* Every refcount becomes 1, so that flags alone are wrong where they were clear. */
     struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
     q2_repair_free(repair);
     q2_file_close(file);
 
-    struct q2_file *flags = build("cluster-size 512\nsize 2M\nwrite 0 2M random\n");
+    struct q2_file *flags = build_image("cluster-size 512\nsize 2M\nwrite 0 2M random\n");
     uint64_t size;
     cr_assert_eq(q2_file_size(flags, &size, NULL), 0);
     struct q2_check *check;
@@ -94,7 +95,7 @@ Test(repair_copied, damaged_entries_are_left_alone)
 {
     static const char text[] = "cluster-size 4K\nsize 4M\nwrite 0 64K random\n"
                                "l2[0] ^= 0x8000000000000000\nl2[1] |= 0x0700000000000000\n";
-    struct q2_file *file = build(text);
+    struct q2_file *file = build_image(text);
     static const struct q2_scene_options options = {.threads = 1};
     struct q2_scene *scene = NULL;
     cr_assert_eq(q2_scene_open(file, &options, Q2_LEVEL_CERTAIN, 0, &scene, NULL), 0);

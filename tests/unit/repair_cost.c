@@ -8,6 +8,7 @@
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
 #include "repair/repair.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -18,25 +19,10 @@ enum {
     GROWTH = 16 << 20,
 };
 
-static struct q2_file *
-build(const char *text)
-{
-    struct q2_error err = {0};
-    struct q2_recipe *recipe = NULL;
-    struct q2_file *image = NULL;
-    cr_assert_eq(q2_file_new_memory("hostile", &image, NULL), 0);
-    cr_assert_eq(q2_recipe_parse("recipe", text, strlen(text), &recipe, &err), 0, "%s",
-                 err.message);
-    cr_assert_eq(q2_recipe_build(recipe, &(struct q2_recipe_target){.image = image}, &err), 0, "%s",
-                 err.message);
-    q2_recipe_free(recipe);
-    return image;
-}
-
 static int
 plan(const char *text, enum q2_repair_level level)
 {
-    Q2_AUTOCLOSE struct q2_file *image = build(text);
+    Q2_AUTOCLOSE struct q2_file *image = build_image(text);
     const struct q2_repair_options options = {.level = level, .threads = 1};
     struct q2_repair *repair = NULL;
     struct q2_error err = {0};

@@ -13,6 +13,7 @@
 #include "corpus/recipe/recipe.h"
 #include "repair/fix.h"
 #include "repair/repair.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -24,20 +25,6 @@ struct content {
     uint8_t *bytes;
     uint64_t size;
 };
-
-static inline struct q2_file *
-build(const char *text)
-{
-    struct q2_recipe_target target = {0};
-    struct q2_recipe *recipe = NULL;
-    struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s\n%s", err.message,
-                 text);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s\n%s", err.message, text);
-    q2_recipe_free(recipe);
-    return target.image;
-}
 
 static inline struct content
 content_of(struct q2_file *file)

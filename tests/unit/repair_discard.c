@@ -36,7 +36,7 @@ is_zero(struct q2_file *file, uint64_t cluster)
 
 Test(repair_discard, only_what_was_freed)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(STALE);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(STALE);
     struct q2_repair *kept = plan_with(file, false), *punched = plan_with(file, true);
     cr_expect(applies(kept, Q2_ACTION_FREE_LEAKS));
     cr_expect(applies(punched, Q2_ACTION_FREE_LEAKS));
@@ -59,8 +59,8 @@ Test(repair_discard, only_what_was_freed)
 /* What nothing refers to, but is kept for a gap that it fills, is not free. */
 Test(repair_discard, nothing_that_is_kept)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build("cluster-size 4K\nsize 1M\nwrite 0 64K random\n"
-                                              "l2[3] = 0\nl2[9].copied = 0\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image("cluster-size 4K\nsize 1M\nwrite 0 64K random\n"
+                                                    "l2[3] = 0\nl2[9].copied = 0\n");
     struct q2_repair *repair = plan_with(file, true);
     cr_expect(q2_repair_needed(repair));
     cr_expect_eq(faults_after(repair, Q2_PROBLEM_CLUSTER_LEAKED), 1);
@@ -71,7 +71,7 @@ Test(repair_discard, nothing_that_is_kept)
 /* Where refcounts could not be read, nobody knows what was counted. */
 Test(repair_discard, nothing_where_counts_were_not_known)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(LEAKY "header.refcount_table_offset = 0\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image(LEAKY "header.refcount_table_offset = 0\n");
     struct q2_repair *repair = plan_with(file, true);
     for (uint64_t i = LEAK; i < LEAK + 3; i++)
         cr_expect_not(is_zero(q2_repair_file(repair), i));
@@ -80,7 +80,8 @@ Test(repair_discard, nothing_where_counts_were_not_known)
 
 Test(repair_discard, nothing_without_a_repair)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build("cluster-size 4K\nsize 1M\nwrite 0 64K random\n");
+    Q2_AUTOCLOSE struct q2_file *file =
+        build_image("cluster-size 4K\nsize 1M\nwrite 0 64K random\n");
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     cr_assert_eq(q2_discard_freed(scene, NULL), 0);
     cr_expect(same_content(file, scene->file));
@@ -89,8 +90,8 @@ Test(repair_discard, nothing_without_a_repair)
 
 Test(repair_discard, can_be_undone)
 {
-    Q2_AUTOCLOSE struct q2_file *original = build(STALE);
-    Q2_AUTOCLOSE struct q2_file *image = build(STALE);
+    Q2_AUTOCLOSE struct q2_file *original = build_image(STALE);
+    Q2_AUTOCLOSE struct q2_file *image = build_image(STALE);
     Q2_AUTOCLOSE struct q2_file *journal = NULL;
     struct q2_error err = {0};
     bool needed = false;

@@ -102,10 +102,10 @@ struct mending {
 static inline struct mending
 mend_with(fix_function *fix, enum q2_repair_level level, const char *image, const char *damage)
 {
-    struct mending mending = {.healthy = build(image)};
+    struct mending mending = {.healthy = build_image(image)};
     char *text = NULL;
     cr_assert_geq(asprintf(&text, "%s%s", image, damage), 0);
-    mending.damaged = build(text);
+    mending.damaged = build_image(text);
     free(text);
     mending.scene = scene_on(mending.damaged, level, false);
     run_fix(mending.scene, fix);

@@ -11,6 +11,7 @@
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
 #include "repair/repair.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -87,15 +88,10 @@ static struct subject *
 subject_of(const char *text)
 {
     struct subject *subject = calloc(1, sizeof *subject);
-    struct q2_recipe_target target = {.list_field = keep_entry, .data = subject};
-    struct q2_recipe *recipe = NULL;
-    struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    subject->bytes = read_all(target.image, &subject->size);
-    subject->disk = disk_of(target.image, &subject->disk_size);
+    cr_assert(subject);
+    struct q2_file *image = build_listed(text, keep_entry, subject);
+    subject->bytes = read_all(image, &subject->size);
+    subject->disk = disk_of(image, &subject->disk_size);
     cr_assert(subject->disk);
     cr_assert(subject->count);
     return subject;

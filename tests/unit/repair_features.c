@@ -39,7 +39,7 @@ field(struct q2_file *file, uint64_t offset)
 Test(repair_features, bits)
 {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct q2_file *file = build(cases[i].lines);
+        struct q2_file *file = build_image(cases[i].lines);
         struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
         bool clean = q2_check_exit(q2_repair_after(repair)) == Q2_EXIT_CLEAN;
         uint64_t expected = clean ? 0 : cases[i].incompatible;
@@ -66,7 +66,7 @@ Test(repair_features, bits_stay_while_they_are_true)
     };
     static const struct q2_scene_options options = {.threads = 1};
     for (size_t i = 0; i < sizeof damaged / sizeof damaged[0]; i++) {
-        struct q2_file *file = build(damaged[i].lines);
+        struct q2_file *file = build_image(damaged[i].lines);
         struct q2_scene *scene = NULL;
         cr_assert_eq(q2_scene_open(file, &options, Q2_LEVEL_CERTAIN, 0, &scene, NULL), 0);
         cr_assert_eq(q2_fix_features(scene, NULL), 0);
@@ -81,7 +81,7 @@ Test(repair_features, bits_stay_while_they_are_true)
 Test(repair_features, raw_data_bit_with_a_name)
 {
     struct q2_file *file =
-        build("extension 0x44415441 \"data.raw\"\n" SOUND "header.autoclear_features |= 2\n");
+        build_image("extension 0x44415441 \"data.raw\"\n" SOUND "header.autoclear_features |= 2\n");
     static const struct q2_scene_options options = {.threads = 1};
     struct q2_scene *scene = NULL;
     cr_assert_eq(q2_scene_open(file, &options, Q2_LEVEL_LIKELY, 0, &scene, NULL), 0);
@@ -95,8 +95,8 @@ Test(repair_features, raw_data_bit_with_a_name)
 
 Test(repair_features, version_2_has_none)
 {
-    struct q2_file *file = build("version 2\ncluster-size 4K\nsize 1M\nwrite 0 64K random\n"
-                                 "u64[72] = 3\n");
+    struct q2_file *file = build_image("version 2\ncluster-size 4K\nsize 1M\nwrite 0 64K random\n"
+                                       "u64[72] = 3\n");
     static const struct q2_scene_options options = {.threads = 1};
     struct q2_scene *scene = NULL;
     cr_assert_eq(q2_scene_open(file, &options, Q2_LEVEL_GUESS, 0, &scene, NULL), 0);

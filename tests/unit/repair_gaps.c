@@ -239,7 +239,7 @@ Test(repair_gaps, what_lost_sectors_led_to_is_left_with_words)
 {
     char *image = scattered();
     strcat(image, "zero-fill offset(l2[0]) 512\n");
-    Q2_AUTOCLOSE struct q2_file *file = build(image);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(image);
     struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_not(q2_repair_needed(repair));
     cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_LEAKS);
@@ -251,8 +251,8 @@ Test(repair_gaps, what_lost_sectors_led_to_is_left_with_words)
 
 Test(repair_gaps, wait_for_their_level)
 {
-    Q2_AUTOCLOSE struct q2_file *healthy = build(DENSE);
-    Q2_AUTOCLOSE struct q2_file *file = build(DENSE "zero-fill offset(l2[100]) 80\n");
+    Q2_AUTOCLOSE struct q2_file *healthy = build_image(DENSE);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(DENSE "zero-fill offset(l2[100]) 80\n");
     struct q2_repair *certain = plan(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_not(q2_repair_needed(certain));
     cr_expect_not(applies(certain, Q2_ACTION_FREE_LEAKS), "the clusters are not given away");
@@ -274,7 +274,7 @@ Test(repair_gaps, wait_for_their_level)
 
 Test(repair_gaps, leaks_are_freed)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(CRASHED);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(CRASHED);
     struct q2_repair *repair = plan(file, Q2_LEVEL_LEAKS, false);
     cr_expect(applies(repair, Q2_ACTION_FREE_LEAKS));
     cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);

@@ -104,7 +104,7 @@ Test(repair_garbled, leaves_tables_alone)
 /* By default nothing is given away meanwhile. */
 Test(repair_garbled, keeps_what_its_entries_led_to)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN OVERWRITTEN);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN OVERWRITTEN);
     struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_not(applies(repair, Q2_ACTION_FREE_LEAKS));
     cr_expect_not(applies(repair, Q2_ACTION_REBUILD_L2_TABLE));
@@ -116,8 +116,8 @@ Test(repair_garbled, keeps_what_its_entries_led_to)
  * place, or nothing is there. */
 Test(repair_garbled, keeps_its_slot)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN OVERWRITTEN);
-    Q2_AUTOCLOSE struct q2_file *healthy = build(PLAIN);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN OVERWRITTEN);
+    Q2_AUTOCLOSE struct q2_file *healthy = build_image(PLAIN);
     struct q2_repair *repair = plan(file, Q2_LEVEL_GUESS, false);
     cr_expect_not(applies(repair, Q2_ACTION_CLEAR_L1_ENTRY));
     cr_expect(applies(repair, Q2_ACTION_REBUILD_L2_TABLE));
@@ -133,9 +133,9 @@ Test(repair_garbled, keeps_its_slot)
  * table of a snapshot that is too long. */
 Test(repair_garbled, clears_no_slot_whose_table_is_disputed)
 {
-    Q2_AUTOCLOSE struct q2_file *file =
-        build("cluster-size 4K\nsize 1M\nwrite 0 8K random\nsnapshot monday\n"
-              "write 0 4K random 2\nsnapshot[0].l1_size = 1024\nsnapshot[0].vm_state_size = 2G\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image(
+        "cluster-size 4K\nsize 1M\nwrite 0 8K random\nsnapshot monday\n"
+        "write 0 4K random 2\nsnapshot[0].l1_size = 1024\nsnapshot[0].vm_state_size = 2G\n");
     for (int level = Q2_LEVEL_CERTAIN; level <= Q2_LEVEL_LIKELY; level++) {
         struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
         cr_expect_not(applies(repair, Q2_ACTION_CLEAR_L1_ENTRY), "level %d", level);

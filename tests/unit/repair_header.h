@@ -15,6 +15,7 @@
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
 #include "repair/fix.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -24,18 +25,9 @@
 static inline struct q2_file *
 build(const char *image, const char *damage)
 {
-    struct q2_error err = {0};
-    struct q2_recipe *recipe = NULL;
-    struct q2_file *file = NULL;
     char *text = NULL;
-    int length = asprintf(&text, "%s%s", image, damage);
-    cr_assert_geq(length, 0);
-    cr_assert_eq(q2_file_new_memory("image", &file, &err), 0);
-    cr_assert_eq(q2_recipe_parse("recipe", text, (size_t)length, &recipe, &err), 0, "%s",
-                 err.message);
-    cr_assert_eq(q2_recipe_build(recipe, &(struct q2_recipe_target){.image = file}, &err), 0, "%s",
-                 err.message);
-    q2_recipe_free(recipe);
+    cr_assert_geq(asprintf(&text, "%s%s", image, damage), 0);
+    struct q2_file *file = build_image(text);
     free(text);
     return file;
 }

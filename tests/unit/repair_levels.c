@@ -17,8 +17,8 @@ static const char *const images[] = {
 Test(repair_levels, places_of_tables)
 {
     for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
-        Q2_AUTOCLOSE struct q2_file *healthy = build(images[i]);
-        Q2_AUTOCLOSE struct q2_file *file = build(images[i]);
+        Q2_AUTOCLOSE struct q2_file *healthy = build_image(images[i]);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(images[i]);
         const uint8_t zeros[24] = {0}; /* l1_size to refcount_table_clusters */
         cr_assert_eq(q2_file_write(file, 36, zeros, sizeof zeros, NULL), 0);
         for (int level = Q2_LEVEL_LIKELY; level <= Q2_LEVEL_GUESS; level++) {
@@ -34,8 +34,8 @@ Test(repair_levels, places_of_tables)
 Test(repair_levels, what_is_certain_comes_first)
 {
     for (int level = Q2_LEVEL_CERTAIN; level <= Q2_LEVEL_GUESS; level++) {
-        Q2_AUTOCLOSE struct q2_file *file = build("size 16M\nwrite-compressed 0 128K text\n"
-                                                  "map(64K).copied = 1\n");
+        Q2_AUTOCLOSE struct q2_file *file = build_image("size 16M\nwrite-compressed 0 128K text\n"
+                                                        "map(64K).copied = 1\n");
         struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
         const struct q2_plan *actions = q2_repair_actions(repair);
         cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN, "level %d", level);
@@ -51,9 +51,9 @@ Test(repair_levels, what_is_certain_comes_first)
 Test(repair_levels, a_copy_comes_after_a_match)
 {
 #define SHARED "cluster-size 4K\nsize 1M\nwrite 0 64K random\nsnapshot a\nwrite 0 4K random 2\n"
-    Q2_AUTOCLOSE struct q2_file *healthy = build(SHARED);
+    Q2_AUTOCLOSE struct q2_file *healthy = build_image(SHARED);
     for (int level = Q2_LEVEL_LIKELY; level <= Q2_LEVEL_GUESS; level++) {
-        Q2_AUTOCLOSE struct q2_file *file = build(SHARED "l2[5] = l2[10]\n");
+        Q2_AUTOCLOSE struct q2_file *file = build_image(SHARED "l2[5] = l2[10]\n");
         struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
         cr_expect(same_disk(healthy, q2_repair_file(repair)), "level %d", level);
         q2_repair_free(repair);
@@ -67,9 +67,9 @@ Test(repair_levels, a_guess_goes_by_the_order_of_writes)
 #define APART \
     "cluster-size 4K\nsize 1M\nwrite 0 4K random\nwrite 400K 4K random\nwrite 800K 4K random\n"
     static const char *const damages[] = {APART "l2[200] = l2[0]\n", APART "l2[0] = l2[200]\n"};
-    Q2_AUTOCLOSE struct q2_file *healthy = build(APART);
+    Q2_AUTOCLOSE struct q2_file *healthy = build_image(APART);
     for (size_t i = 0; i < 2; i++) {
-        Q2_AUTOCLOSE struct q2_file *file = build(damages[i]);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(damages[i]);
         struct q2_repair *repair = plan(file, Q2_LEVEL_GUESS, false);
         cr_expect(same_disk(healthy, q2_repair_file(repair)), "%s", damages[i]);
         q2_repair_free(repair);

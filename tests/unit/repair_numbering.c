@@ -69,8 +69,8 @@ right_slots(struct q2_file *healthy, struct q2_file *mended, unsigned *wrong)
 static unsigned
 recover(enum q2_repair_level level, const struct numbers *numbers, unsigned *wrong)
 {
-    Q2_AUTOCLOSE struct q2_file *healthy = build(MIXED);
-    Q2_AUTOCLOSE struct q2_file *file = build(MIXED);
+    Q2_AUTOCLOSE struct q2_file *healthy = build_image(MIXED);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(MIXED);
     if (numbers)
         write_numbers(file, numbers);
     lose_l1(file);
@@ -113,8 +113,8 @@ Test(repair_numbering, nothing_is_read_into_data)
 Test(repair_numbering, tables_in_place_say_where_numbers_begin)
 {
     const struct numbers numbers = {.at = 16, .step = 8, .origin = 1000000, .skip = 1};
-    Q2_AUTOCLOSE struct q2_file *healthy = build(MIXED);
-    Q2_AUTOCLOSE struct q2_file *file = build(MIXED);
+    Q2_AUTOCLOSE struct q2_file *healthy = build_image(MIXED);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(MIXED);
     const uint8_t zeros[8] = {0};
     unsigned wrong = 0;
     write_numbers(file, &numbers);

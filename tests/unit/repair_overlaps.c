@@ -111,7 +111,7 @@ Test(repair_overlaps, need_a_free_cluster)
          false},
     };
     for (size_t i = 0; i < 2; i++) {
-        Q2_AUTOCLOSE struct q2_file *file = build(turns[i].image);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(turns[i].image);
         struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, true);
         uint64_t before, after;
         cr_assert_eq(q2_file_size(scene->file, &before, NULL), 0);
@@ -134,7 +134,7 @@ Test(repair_overlaps, come_out_clean)
         PLAIN TWICE "l2[20].offset = offset(l1[0])\n",
     };
     for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
-        Q2_AUTOCLOSE struct q2_file *file = build(images[i]);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(images[i]);
         struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
         cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN, "image %zu", i);
         cr_expect(applies(repair, Q2_ACTION_SEPARATE_CLUSTER), "image %zu", i);

@@ -15,7 +15,7 @@ static void
 expect_phases(const char *image, uint64_t new_block, const enum q2_apply_phase *wanted,
               uint64_t count)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(image);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(image);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     struct q2_phases *phases = NULL;
     struct q2_error err = {0};
@@ -73,8 +73,8 @@ Test(repair_phases, of_a_new_refcount_block)
 /* Where a damaged table was not known to refer to anything, all of the file could be in use. */
 Test(repair_phases, without_a_header)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN);
-    Q2_AUTOCLOSE struct q2_file *broken = build(PLAIN "zero-fill 0 512\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN);
+    Q2_AUTOCLOSE struct q2_file *broken = build_image(PLAIN "zero-fill 0 512\n");
     struct content healthy = content_of(file);
     struct q2_scene *scene = scene_on(broken, Q2_LEVEL_CERTAIN, false);
     struct q2_phases *phases = NULL;

@@ -18,7 +18,7 @@
 static struct q2_file *
 without_slot(const char *recipe, uint32_t map, uint32_t slot, uint64_t *ret_at, uint64_t *ret_table)
 {
-    struct q2_file *file = build(recipe);
+    struct q2_file *file = build_image(recipe);
     struct q2_check *check = NULL;
     const uint8_t zeros[8] = {0};
     cr_assert_eq(q2_check_run(file, &(struct q2_check_options){.threads = 1}, &check, NULL), 0);
@@ -49,7 +49,7 @@ static void
 expect(uint32_t map, uint32_t slot, enum q2_repair_level level, bool comes_back)
 {
     const struct q2_repair_options options = {.level = level, .threads = 1};
-    struct q2_file *healthy = build(IMAGE);
+    struct q2_file *healthy = build_image(IMAGE);
     uint64_t at, table;
     struct q2_file *damaged = without_slot(IMAGE, map, slot, &at, &table);
     uint64_t count = refcount_at(damaged, table);

@@ -63,7 +63,7 @@ mend(unsigned cluster_bits, unsigned refcount_bits, const struct damage *damage,
     char healthy_text[400], text[400];
     describe(healthy_text, sizeof healthy_text, cluster_bits, refcount_bits, "");
     describe(text, sizeof text, cluster_bits, refcount_bits, damage->lines);
-    struct q2_file *healthy = build(healthy_text), *damaged = build(text);
+    struct q2_file *healthy = build_image(healthy_text), *damaged = build_image(text);
     struct q2_repair *repair = plan(damaged, Q2_LEVEL_CERTAIN, fixed_size);
     struct content before = content_of(healthy), after = content_of(q2_repair_file(repair));
     uint64_t grown = (after.size - before.size) >> cluster_bits;
@@ -129,7 +129,7 @@ Test(repair_refcounts, blocks_count_themselves)
 {
     static const char text[] = "cluster-size 512\nrefcount-bits 64\nsize 1M\nwrite 0 1M random\n"
                                "zero-fill offset(refcount_table) cluster_size\n";
-    struct q2_file *file = build(text);
+    struct q2_file *file = build_image(text);
     uint64_t size, clusters, grown;
     cr_assert_eq(q2_file_size(file, &size, NULL), 0);
     clusters = size >> 9;
@@ -147,8 +147,9 @@ Test(repair_refcounts, blocks_count_themselves)
 /* What a power cut left of an image that was being made larger. */
 Test(repair_refcounts, nothing_is_counted_behind_the_end)
 {
-    struct q2_file *file = build("cluster-size 4K\nsize 1M\nwrite 0 8K random\n"
-                                 "refcount[file.clusters] = 1\nrefcount[file.clusters + 9] = 3\n");
+    struct q2_file *file =
+        build_image("cluster-size 4K\nsize 1M\nwrite 0 8K random\n"
+                    "refcount[file.clusters] = 1\nrefcount[file.clusters + 9] = 3\n");
     struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
     cr_expect(applies(repair, Q2_ACTION_MEND_REFCOUNTS));
     cr_expect_eq(faults_after(repair, Q2_PROBLEM_REFCOUNT_BEYOND_END), 0);
@@ -163,7 +164,8 @@ Test(repair_refcounts, nothing_is_counted_behind_the_end)
 Test(repair_refcounts, unreadable)
 {
     for (uint64_t cluster = 1; cluster <= 2; cluster++) { /* the table, and the block */
-        struct q2_file *file = build("cluster-size 4K\nsize 1M\nwrite 0 64K random\n"), *faulty;
+        struct q2_file *file = build_image("cluster-size 4K\nsize 1M\nwrite 0 64K random\n"),
+                       *faulty;
         const struct q2_fault_plan fault = {.kind = Q2_FAULT_EIO,
                                             .ops = Q2_FAULT_READ,
                                             .offset = cluster << 12,
@@ -192,8 +194,8 @@ Test(repair_refcounts, unreadable)
  * none of its data, and nothing to tell of it. */
 Test(repair_refcounts, sound_blocks_do_not_make_way)
 {
-    struct q2_file *file = build("size 16M\nwrite 0 128K random\n"
-                                 "map(64K).offset = offset(refcount_block[0])\n");
+    struct q2_file *file = build_image("size 16M\nwrite 0 128K random\n"
+                                       "map(64K).offset = offset(refcount_block[0])\n");
     struct q2_scene *scene = open_scene(file, Q2_LEVEL_LIKELY);
     cr_assert_eq(q2_fix_refcounts(scene, NULL), 0);
     cr_expect(!scene->edited);
@@ -208,8 +210,9 @@ Test(repair_refcounts, sound_blocks_do_not_make_way)
 
 Test(repair_refcounts, overflow_is_left_alone)
 {
-    struct q2_file *file = build("cluster-size 4K\nrefcount-bits 1\nsize 1M\nwrite 0 8K random\n"
-                                 "l2[1] = l2[0]\n");
+    struct q2_file *file =
+        build_image("cluster-size 4K\nrefcount-bits 1\nsize 1M\nwrite 0 8K random\n"
+                    "l2[1] = l2[0]\n");
     struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
     const struct q2_plan *actions = q2_repair_actions(repair);
     for (uint64_t i = 0; i < actions->count; i++)
@@ -258,7 +261,7 @@ counted(struct q2_file *file)
 Test(repair_refcounts, only_leaks_are_freed)
 {
     for (size_t i = 0; i < sizeof leaks / sizeof leaks[0]; i++) {
-        struct q2_file *file = build(leaks[i].lines);
+        struct q2_file *file = build_image(leaks[i].lines);
         struct q2_repair *repair = plan(file, Q2_LEVEL_LEAKS, false);
         uint64_t before = counted(file), after = counted(q2_repair_file(repair));
         cr_expect_eq(before - after, leaks[i].frees ? 2 : 0, "%s frees %d", leaks[i].lines,
@@ -277,7 +280,7 @@ Test(repair_refcounts, only_leaks_are_freed)
 Test(repair_refcounts, orphans_are_freed_by_guess_alone)
 {
     for (int level = Q2_LEVEL_LEAKS; level <= Q2_LEVEL_GUESS; level++) {
-        struct q2_file *file = build(BASE "l1[0] = 0\n");
+        struct q2_file *file = build_image(BASE "l1[0] = 0\n");
         struct q2_scene *scene = open_scene(file, (enum q2_repair_level)level);
         uint64_t before = counted(file);
         for (int round = 0; round < 2; round++) {
@@ -298,7 +301,7 @@ Test(repair_refcounts, orphans_are_freed_by_guess_alone)
 
 Test(repair_refcounts, what_is_to_be_kept_is_kept)
 {
-    struct q2_file *file = build(BASE);
+    struct q2_file *file = build_image(BASE);
     struct q2_scene *scene = open_scene(file, Q2_LEVEL_GUESS);
     uint64_t before = counted(file), leak = 1;
     while (q2_scene_references(scene, leak))
@@ -314,8 +317,8 @@ Test(repair_refcounts, what_is_to_be_kept_is_kept)
  * the active map shares with it must not come to be written in place. */
 Test(repair_refcounts, high_refcounts_are_evidence_of_damage)
 {
-    struct q2_file *file = build("cluster-size 4K\nsize 4M\nwrite 0 64K random\nsnapshot s\n"
-                                 "snapshot[0].l1[0].offset = 1T\nrefcount(0) = 0\n");
+    struct q2_file *file = build_image("cluster-size 4K\nsize 4M\nwrite 0 64K random\nsnapshot s\n"
+                                       "snapshot[0].l1[0].offset = 1T\nrefcount(0) = 0\n");
     struct q2_scene *scene = open_scene(file, Q2_LEVEL_CERTAIN);
     cr_assert_eq(q2_fix_refcounts(scene, NULL), 0);
     cr_assert_eq(q2_scene_recheck(scene, NULL), 0);
@@ -337,7 +340,7 @@ Test(repair_refcounts, leaks_alone_change_no_flags)
         "l2[0].copied = 0\n",
     };
     for (size_t i = 0; i < 2; i++) {
-        struct q2_file *file = build(texts[i]);
+        struct q2_file *file = build_image(texts[i]);
         struct q2_repair *repair = plan(file, Q2_LEVEL_LEAKS, false);
         struct content before = content_of(file), after = content_of(q2_repair_file(repair));
         uint64_t differ = 0;

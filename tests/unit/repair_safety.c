@@ -10,24 +10,12 @@
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
 #include "repair/repair.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
 
 enum { CLUSTER = 4096, L2_AT = 4 * CLUSTER };
-
-static struct q2_file *
-build(const char *text)
-{
-    struct q2_recipe_target target = {0};
-    struct q2_recipe *recipe = NULL;
-    struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    return target.image;
-}
 
 static struct q2_repair *
 plan_for(struct q2_file *file)
@@ -60,7 +48,8 @@ applied(const struct q2_repair *repair, enum q2_action_kind kind)
 /* Cluster 6 is lost, and one bit away from cluster 70, which was cut off. */
 Test(repair_safety, a_pointer_behind_a_cut_is_right)
 {
-    struct q2_file *file = build("cluster-size 4K\nsize 1M\nwrite 0 272K random\nl2[1] = 0\n");
+    struct q2_file *file =
+        build_image("cluster-size 4K\nsize 1M\nwrite 0 272K random\nl2[1] = 0\n");
     cr_assert_eq(word_at(file, L2_AT + 65 * 8), Q2_ENTRY_COPIED | (uint64_t)70 * CLUSTER);
     cr_assert_eq(q2_file_truncate(file, 60 * CLUSTER, NULL), 0);
     struct q2_repair *repair = plan_for(file);
@@ -76,10 +65,10 @@ Test(repair_safety, a_pointer_behind_a_cut_is_right)
 /* Without the pointer to a table, refcounts alone say that what it maps is lost. */
 Test(repair_safety, what_is_lost_stays_counted_when_refcounts_are_made_anew)
 {
-    struct q2_file *file = build("cluster-size 4K\nsize 8M\nwrite 0 64K random\n"
-                                 "write 2M 64K random\n"
-                                 "l1[1].offset = 1G\n"
-                                 "fill offset(refcount_block[0]) cluster_size 0xff\n");
+    struct q2_file *file = build_image("cluster-size 4K\nsize 8M\nwrite 0 64K random\n"
+                                       "write 2M 64K random\n"
+                                       "l1[1].offset = 1G\n"
+                                       "fill offset(refcount_block[0]) cluster_size 0xff\n");
     struct q2_repair *repair = plan_for(file);
     cr_expect_eq(applied(repair, Q2_ACTION_CLEAR_L1_ENTRY), 0);
     cr_expect_eq(applied(repair, Q2_ACTION_FREE_LEAKS), 0);
@@ -113,7 +102,7 @@ is_lost(const struct q2_repair *repair, uint64_t offset, uint64_t length)
 /* The end of the last cluster is gone, and is said to be. */
 Test(repair_safety, a_cut_within_a_cluster_is_told)
 {
-    struct q2_file *file = build("cluster-size 4K\nsize 1M\nwrite 0 64K random\n");
+    struct q2_file *file = build_image("cluster-size 4K\nsize 1M\nwrite 0 64K random\n");
     cr_assert_eq(q2_file_truncate(file, 15 * CLUSTER + 1000, NULL), 0);
     struct q2_repair *repair = plan_for(file);
     cr_expect_eq(applied(repair, Q2_ACTION_EXTEND_FILE), 1);
@@ -126,8 +115,8 @@ Test(repair_safety, a_cut_within_a_cluster_is_told)
 /* Of the last entry that is left of a table, some bytes are missing: it leads elsewhere now. */
 Test(repair_safety, a_cut_within_a_table_is_told)
 {
-    struct q2_file *file = build("cluster-size 4K\nsize 4M\nwrite 0 1M random\nsnapshot s\n"
-                                 "write 1M 4K random\nwrite 2M 64K random\n");
+    struct q2_file *file = build_image("cluster-size 4K\nsize 4M\nwrite 0 1M random\nsnapshot s\n"
+                                       "write 1M 4K random\nwrite 2M 64K random\n");
     uint64_t table = q2_entry_offset(word_at(file, 3 * CLUSTER)), kept = 100 * 8 + 6;
     cr_assert_eq(q2_file_truncate(file, table + kept, NULL), 0);
     struct q2_repair *repair = plan_for(file);
@@ -142,8 +131,8 @@ Test(repair_safety, a_cut_within_a_table_is_told)
 /* A file that ends early by itself has lost nothing. */
 Test(repair_safety, a_short_last_cluster_is_none_of_this)
 {
-    struct q2_file *file =
-        build("cluster-size 4K\nsize 1M\nwrite 0 64K random\nrefcount(0) = 0\nl2[3].copied = 0\n");
+    struct q2_file *file = build_image(
+        "cluster-size 4K\nsize 1M\nwrite 0 64K random\nrefcount(0) = 0\nl2[3].copied = 0\n");
     uint64_t size;
     cr_assert_eq(q2_file_size(file, &size, NULL), 0);
     cr_assert_eq(q2_file_truncate(file, size - 1000, NULL), 0);
@@ -158,8 +147,8 @@ Test(repair_safety, a_short_last_cluster_is_none_of_this)
  * is lost does not make entry 3 the one that leads nowhere. */
 Test(repair_safety, an_entry_whose_cluster_another_took_is_not_cleared)
 {
-    struct q2_file *file =
-        build("cluster-size 4K\nsize 1M\nwrite 0 64K random\nl2[20] = l2[3].offset\nl2[3] |= 2\n");
+    struct q2_file *file = build_image(
+        "cluster-size 4K\nsize 1M\nwrite 0 64K random\nl2[20] = l2[3].offset\nl2[3] |= 2\n");
     uint64_t raw = word_at(file, L2_AT + 3 * 8);
     cr_assert_eq(raw, Q2_ENTRY_COPIED | (uint64_t)8 * CLUSTER | 2);
     struct q2_repair *repair = plan_for(file);

@@ -27,7 +27,7 @@ allocate(struct q2_scene *scene, uint64_t count)
 
 Test(repair_scene, allocates_behind_the_end)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_eq(allocate(scene, 1), END);
     cr_expect_eq(allocate(scene, 3), END + CLUSTER);
@@ -38,7 +38,7 @@ Test(repair_scene, allocates_behind_the_end)
 /* The last cluster may be cut short: what is new does not begin inside it. */
 Test(repair_scene, allocates_behind_a_part_of_a_cluster)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN "append 100 0x11\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN "append 100 0x11\n");
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_eq(allocate(scene, 1), END + CLUSTER);
     q2_scene_close(scene);
@@ -65,7 +65,7 @@ Test(repair_scene, allocates_past_dangling_pointers)
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         char text[300];
         snprintf(text, sizeof text, "%s%s", PLAIN, all[i].damage);
-        Q2_AUTOCLOSE struct q2_file *file = build(text);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(text);
         struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
         cr_expect_eq(allocate(scene, all[i].count), END + all[i].wanted * CLUSTER, "%s",
                      all[i].name);
@@ -78,7 +78,7 @@ Test(repair_scene, allocates_past_dangling_pointers)
 
 Test(repair_scene, allocates_inside_what_cannot_grow)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(HOLLOW);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(HOLLOW);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, true);
     cr_expect_eq(allocate(scene, 5), 0, "there are no five in a row");
     cr_expect_eq(allocate(scene, 3), 9 * CLUSTER);
@@ -97,7 +97,7 @@ Test(repair_scene, allocates_inside_only_what_is_free)
         PLAIN "l2[4] = 0\n",
     };
     for (size_t i = 0; i < sizeof full / sizeof full[0]; i++) {
-        Q2_AUTOCLOSE struct q2_file *file = build(full[i]);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(full[i]);
         struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, true);
         cr_expect_eq(allocate(scene, 1), 0, "image %zu", i);
         q2_scene_close(scene);
@@ -110,7 +110,7 @@ Test(repair_scene, allocates_inside_nothing_that_may_be_lost)
     static const char lost[] = PLAIN "l2[4] = 0\nzero-fill offset(refcount_block[0]) 4K\n";
     static const char blank[] = PLAIN "zero-fill 9 * 4K 4K\nl2[4] = 0\n"
                                       "zero-fill offset(refcount_block[0]) 4K\n";
-    Q2_AUTOCLOSE struct q2_file *file = build(lost), *zeros = build(blank);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(lost), *zeros = build_image(blank);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, true);
     cr_expect_eq(allocate(scene, 1), 0);
     q2_scene_close(scene);
@@ -122,7 +122,7 @@ Test(repair_scene, allocates_inside_nothing_that_may_be_lost)
 /* After a check, new clusters are known by what refers to them. */
 Test(repair_scene, allocates_again_what_nothing_came_to_refer_to)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(HOLLOW);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(HOLLOW);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, true);
     uint64_t first = allocate(scene, 1), second = allocate(scene, 1);
     cr_assert_eq(first, 9 * CLUSTER);
@@ -140,7 +140,7 @@ Test(repair_scene, allocates_again_what_nothing_came_to_refer_to)
 
 Test(repair_scene, keeps)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_not(q2_scene_kept(scene, 7));
     cr_assert_eq(q2_scene_keep(scene, 7, 2, NULL), 0);
@@ -159,7 +159,7 @@ Test(repair_scene, keeps)
 
 Test(repair_scene, writes_are_noted)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     uint64_t old = word_at(file, L2_AT);
     q2_plan_begin(&scene->plan, Q2_ACTION_MATCH_L2_ENTRY, Q2_CERTAIN, L2_AT, "a test");
@@ -195,7 +195,7 @@ do_much(struct q2_scene *scene)
 
 Test(repair_scene, checks_again_what_was_edited)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     struct q2_check *first = scene->check;
     cr_assert_eq(q2_scene_recheck(scene, NULL), 0);
@@ -215,7 +215,7 @@ Test(repair_scene, checks_again_what_was_edited)
 
 Test(repair_scene, restarts)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN);
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN);
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     for (int checked = 0; checked < 2; checked++) {
         do_much(scene);
@@ -241,7 +241,7 @@ Test(repair_scene, restarts)
 
 Test(repair_scene, references)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN "snapshot a\nwrite 0 4K 0x22\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN "snapshot a\nwrite 0 4K 0x22\n");
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_eq(q2_scene_references(scene, 0), 1);
     cr_expect_eq(q2_scene_references(scene, DATA_AT / CLUSTER), 1, "the snapshot's alone");
@@ -261,7 +261,7 @@ Test(repair_scene, decodes_what_is_compressed)
     };
     static const enum q2_repair_level levels[] = {Q2_LEVEL_LEAKS, Q2_LEVEL_CERTAIN};
     for (unsigned i = 0; i < 4; i++) {
-        Q2_AUTOCLOSE struct q2_file *file = build(images[i / 2]);
+        Q2_AUTOCLOSE struct q2_file *file = build_image(images[i / 2]);
         struct q2_scene *scene = scene_on(file, levels[i % 2], false);
         cr_expect_eq(scene->deep, i % 2 == 1);
         cr_expect_eq(q2_scene_count(scene, Q2_PROBLEM_COMPRESSED_BROKEN), i % 2, "%s",
@@ -272,7 +272,7 @@ Test(repair_scene, decodes_what_is_compressed)
 
 Test(repair_scene, has_no_check_without_a_header)
 {
-    Q2_AUTOCLOSE struct q2_file *file = build(PLAIN "zero-fill 0 4K\n");
+    Q2_AUTOCLOSE struct q2_file *file = build_image(PLAIN "zero-fill 0 4K\n");
     struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_null(scene->check);
     cr_expect_null(scene->before);

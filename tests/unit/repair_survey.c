@@ -28,7 +28,7 @@ survey_of(const char *image, const char *damage, bool entries)
     struct q2_error err = {0};
     char *text = NULL;
     cr_assert_geq(asprintf(&text, "%s%s", image, damage), 0);
-    visit.file = build(text);
+    visit.file = build_image(text);
     free(text);
     visit.scene = scene_on(visit.file, Q2_LEVEL_CERTAIN, false);
     cr_assert_eq(q2_survey_take(visit.scene, entries, &visit.survey, &err), 0, "%s", err.message);

@@ -10,6 +10,7 @@
 #include "core/io/memory.h"
 #include "corpus/recipe/recipe.h"
 #include "repair/fix.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -29,14 +30,8 @@ static struct image
 open_image(const char *text)
 {
     struct image image = {0};
-    struct q2_recipe_target target = {0};
-    struct q2_recipe *recipe = NULL;
     struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    image.file = target.image;
+    image.file = build_image(text);
     cr_assert_eq(q2_file_size(image.file, &image.size, &err), 0);
     image.bytes = malloc(image.size);
     cr_assert_eq(q2_file_read(image.file, 0, image.bytes, image.size, &err), 0);
@@ -383,15 +378,8 @@ Test(repair_tables, keeps_what_it_cannot_place)
 Test(repair_tables, leaves_leaks_alone)
 {
     struct image image = {0};
-    struct q2_recipe_target target = {0};
-    struct q2_recipe *recipe = NULL;
     struct q2_error err = {0};
-    const char *text = SPARSE "leak 40 random 9\n";
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    image.file = target.image;
+    image.file = build_image(SPARSE "leak 40 random 9\n");
     struct q2_scene *scene = NULL;
     cr_assert_eq(q2_scene_open(image.file, &one_thread, Q2_LEVEL_GUESS, 0, &scene, &err), 0, "%s",
                  err.message);

@@ -12,6 +12,7 @@
 #include "corpus/recipe/recipe.h"
 #include "repair/journal.h"
 #include "repair/repair.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -19,19 +20,6 @@
 enum { SECTOR = 512 };
 
 /* ---- images ---- */
-
-static struct q2_file *
-build(const char *text)
-{
-    struct q2_recipe_target target = {0};
-    struct q2_recipe *recipe = NULL;
-    struct q2_error err = {0};
-    cr_assert_eq(q2_recipe_parse("t", text, strlen(text), &recipe, &err), 0, "%s", err.message);
-    cr_assert_eq(q2_file_new_memory("image", &target.image, &err), 0);
-    cr_assert_eq(q2_recipe_build(recipe, &target, &err), 0, "%s", err.message);
-    q2_recipe_free(recipe);
-    return target.image;
-}
 
 static struct q2_file *
 with_bad_sector(struct q2_file *image, uint64_t offset)
@@ -123,7 +111,7 @@ lose_l2_sector(struct q2_file *image, uint64_t l1, uint64_t sector)
 
 Test(repair_unreadable, costs_what_a_sector_of_an_l2_table_maps)
 {
-    Q2_AUTOCLOSE struct q2_file *image = build(two_tables);
+    Q2_AUTOCLOSE struct q2_file *image = build_image(two_tables);
     uint64_t l1 = word(image, 40);
     for (uint64_t sector = 0; sector < 8; sector++)
         lose_l2_sector(image, l1, sector);
@@ -132,7 +120,8 @@ Test(repair_unreadable, costs_what_a_sector_of_an_l2_table_maps)
 /* Beyond the end of the disk nothing is mapped, so that nothing is lost. */
 Test(repair_unreadable, is_certain_where_nothing_is_lost)
 {
-    Q2_AUTOCLOSE struct q2_file *image = build("cluster-size 4K\nsize 1M\nwrite 0 1M random\n");
+    Q2_AUTOCLOSE struct q2_file *image =
+        build_image("cluster-size 4K\nsize 1M\nwrite 0 1M random\n");
     uint64_t l1 = word(image, 40);
     Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, l2_of(image, l1, 0) + 7 * SECTOR);
     struct q2_repair *repair = plan_at(bad, Q2_LEVEL_CERTAIN);
@@ -147,7 +136,8 @@ Test(repair_unreadable, is_certain_where_nothing_is_lost)
 /* Eight sectors of 64 entries, of which each maps 32 KiB. What they led to is found. */
 Test(repair_unreadable, finds_what_a_sector_of_an_l1_table_led_to)
 {
-    Q2_AUTOCLOSE struct q2_file *image = build("cluster-size 512\nsize 16M\nwrite 0 16M random\n");
+    Q2_AUTOCLOSE struct q2_file *image =
+        build_image("cluster-size 512\nsize 16M\nwrite 0 16M random\n");
     uint64_t l1 = word(image, 40);
     for (uint64_t sector = 0; sector < 8; sector++) {
         Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, l1 + sector * SECTOR);
@@ -171,8 +161,8 @@ Test(repair_unreadable, finds_what_a_sector_of_an_l1_table_led_to)
 /* A bad sector anywhere but in the header neither ends the plan nor casts doubt on the header. */
 Test(repair_unreadable, leaves_the_header_alone)
 {
-    Q2_AUTOCLOSE struct q2_file *image =
-        build("cluster-size 4K\nsize 2M\nwrite 0 96K random\nsnapshot one\nwrite 32K 8K 0x42\n");
+    Q2_AUTOCLOSE struct q2_file *image = build_image(
+        "cluster-size 4K\nsize 2M\nwrite 0 96K random\nsnapshot one\nwrite 32K 8K 0x42\n");
     uint64_t size;
     cr_assert_eq(q2_file_size(image, &size, NULL), 0);
     for (uint64_t at = 4096; at < size; at += SECTOR) {
@@ -189,7 +179,7 @@ Test(repair_unreadable, leaves_the_header_alone)
 Test(repair_unreadable, does_without_the_rest_of_the_first_cluster)
 {
     Q2_AUTOCLOSE struct q2_file *image =
-        build("cluster-size 4K\nsize 1M\nwrite 0 8K random\nleak 1\n");
+        build_image("cluster-size 4K\nsize 1M\nwrite 0 8K random\nleak 1\n");
     for (uint64_t at = SECTOR; at < 4096; at += SECTOR) {
         Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, at);
         struct q2_repair *repair = plan_at(bad, Q2_LEVEL_CERTAIN);
@@ -203,8 +193,8 @@ Test(repair_unreadable, does_without_the_rest_of_the_first_cluster)
  * to do. What a salvage goes by is found all the same. */
 Test(repair_unreadable, says_what_to_do_without_a_header)
 {
-    Q2_AUTOCLOSE struct q2_file *image =
-        build("cluster-size 4K\nsize 2M\nwrite 0 96K random\nsnapshot one\nwrite 32K 8K 0x42\n");
+    Q2_AUTOCLOSE struct q2_file *image = build_image(
+        "cluster-size 4K\nsize 2M\nwrite 0 96K random\nsnapshot one\nwrite 32K 8K 0x42\n");
     Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, 0);
     const struct q2_repair_options options = {.level = Q2_LEVEL_CERTAIN, .threads = 1};
     struct q2_repair *repair = NULL;
@@ -223,7 +213,7 @@ Test(repair_unreadable, says_what_to_do_without_a_header)
  * there is. What the bad sector held cannot be saved, and the journal says so. */
 Test(repair_unreadable, the_first_sector)
 {
-    Q2_AUTOCLOSE struct q2_file *image = build(two_tables);
+    Q2_AUTOCLOSE struct q2_file *image = build_image(two_tables);
     Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, 0);
     Q2_AUTOCLOSE struct q2_file *journal = NULL;
     struct q2_journal_info info = {0};
