@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* The third rule of the proof: what could be read reads the same.
+/* The third rule of the proof: what could be read reads the same; and what could not, because the
+ * file ends before it, does not come to read as whatever a longer file has there.
  *
  * Each map is gone through on both sides at once, in runs as long as both allow. Bytes are read
  * only where a run is elsewhere than before or lies under an edit. Where no edit touches an L2
@@ -23,6 +24,7 @@ struct walk {
     bool same_cipher;
     bool same_codec;
     bool matter; /* edits touch tables or data */
+    bool grown;  /* the file has become longer, and there were pointers past its end */
     uint64_t map;
     uint32_t target; /* the same map of the repaired image */
     struct q2_proof_ranges names;
@@ -56,6 +58,16 @@ compare_rules(struct walk *walk)
     /* Another backing file is other data, though both sides say "the backing file". */
     if (!same_holes && walk->before.hole == Q2_VIEW_BACKING && walk->after.hole == Q2_VIEW_BACKING)
         walk->after.hole = Q2_VIEW_UNREADABLE;
+}
+
+static bool
+has_grown(const struct q2_proof *proof)
+{
+    struct q2_check *before = proof->before;
+    return proof->after->geometry.file_size > before->geometry.file_size &&
+           (q2_check_problem_count(before, Q2_PROBLEM_L1_ENTRY_PAST_END).count ||
+            q2_check_problem_count(before, Q2_PROBLEM_L2_ENTRY_PAST_END).count ||
+            q2_check_problem_count(before, Q2_PROBLEM_L2_COMPRESSED_PAST_END).count);
 }
 
 /* ---- names ---- */
@@ -118,6 +130,10 @@ object(struct walk *walk, uint64_t guest, uint64_t length, const struct q2_view 
         blame = q2_proof_worse(proof, blame,
                                q2_proof_blame(proof, to->host, q2_min(length, to->length),
                                               walk->target, 0, 0));
+    if (from->past_end && blame == UINT64_MAX) { /* by what made the file longer */
+        uint64_t end = proof->before->geometry.file_size;
+        blame = q2_proof_blame(proof, end, proof->after->geometry.file_size - end, 0, 0, 0);
+    }
     if (blame == UINT64_MAX) /* then by the header, or by what led to the L1 table */
         blame = q2_proof_blame(proof, 0, 1, walk->target, 0, 0);
     objection.action = blame;
@@ -218,10 +234,24 @@ evidently_same(const struct walk *walk, const struct q2_view *from, const struct
            !q2_proof_ranges_touch(edits, range.offset, range.length);
 }
 
+/* Whether what led past the end leads into the file now, and is what it was. */
+static bool
+is_overtaken(struct walk *walk, uint64_t guest, const struct q2_view *from,
+             const struct q2_view *to)
+{
+    if (!from->past_end || to->kind == Q2_VIEW_UNREADABLE)
+        return false;
+    if (!from->l2_at)
+        return q2_viewer_table(&walk->after, guest) == from->host;
+    return (to->kind == Q2_VIEW_DATA || to->kind == Q2_VIEW_COMPRESSED) && to->host == from->host;
+}
+
 static int
 compare(struct walk *walk, uint64_t guest, const struct q2_view *from, const struct q2_view *to,
         uint64_t *length, struct q2_error *err)
 {
+    if (from->kind == Q2_VIEW_UNREADABLE)
+        return is_overtaken(walk, guest, from, to) ? judge(walk, guest, *length, from, to, err) : 1;
     if (evidently_same(walk, from, to, length))
         return 1;
     bool has_bytes = from->kind == Q2_VIEW_DATA || from->kind == Q2_VIEW_COMPRESSED;
@@ -243,7 +273,7 @@ compare(struct walk *walk, uint64_t guest, const struct q2_view *from, const str
 static bool
 is_untouched(const struct walk *walk, const struct q2_map *from, const struct q2_map *to)
 {
-    return walk->same_rules && !walk->matter && from->l1_offset == to->l1_offset &&
+    return walk->same_rules && !walk->matter && !walk->grown && from->l1_offset == to->l1_offset &&
            from->l1_size == to->l1_size && from->limit <= to->limit &&
            !q2_proof_ranges_touch(&walk->proof->edits, from->l1_offset,
                                   (uint64_t)from->l1_size * 8);
@@ -268,7 +298,7 @@ object_to_work(struct walk *walk, uint64_t guest, uint64_t limit)
 static bool
 is_same_table(struct walk *walk, uint64_t guest, uint64_t reach)
 {
-    if (!walk->same_rules || walk->matter || guest % reach != 0 ||
+    if (!walk->same_rules || walk->matter || walk->grown || guest % reach != 0 ||
         guest >= walk->after.map->limit || walk->after.map->limit - guest < reach)
         return false;
     uint64_t table = q2_viewer_table(&walk->before, guest);
@@ -286,7 +316,7 @@ walk_map(struct walk *walk, uint64_t limit, struct q2_error *err)
             continue;
         struct q2_view from = q2_viewer_look(&walk->before, guest);
         step = q2_min(from.length, limit - guest);
-        if (from.kind == Q2_VIEW_UNREADABLE && !walk->before.limited)
+        if (from.kind == Q2_VIEW_UNREADABLE && !from.past_end && !walk->before.limited)
             continue;
         struct q2_view to = q2_viewer_look(&walk->after, guest);
         step = q2_min(step, to.length);
@@ -395,6 +425,7 @@ q2_proof_content(struct q2_proof *proof, struct q2_error *err)
         rc = q2_proof_edits_matter(proof, &walk.matter, err);
     if (rc == 0) {
         compare_rules(&walk);
+        walk.grown = has_grown(proof);
         rc = compare_maps(&walk, err);
     }
     q2_proof_ranges_destroy(&walk.names);

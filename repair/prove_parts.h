@@ -113,6 +113,7 @@ struct q2_view {
     uint64_t host;
     uint64_t raw;
     uint64_t skip;
+    bool past_end;  /* unreadable, for what says where it is leads past the end of the file */
     uint64_t l1_at; /* where the entries are that say so, host, bytes; 0: there is none */
     uint64_t l2_at;
 };

@@ -216,6 +216,7 @@ look_entry(const struct q2_viewer *viewer, const struct q2_l2_entry *entry, uint
     switch (kind) {
     case Q2_CLUSTER_COMPRESSED:
         view->kind = compressed_kind(geometry, entry->raw);
+        view->past_end = q2_compressed_decode(geometry, entry->raw).offset >= geometry->file_size;
         view->raw = entry->raw & ~Q2_ENTRY_COPIED;
         view->host = q2_compressed_decode(geometry, entry->raw).offset;
         view->skip = within;
@@ -229,6 +230,7 @@ look_entry(const struct q2_viewer *viewer, const struct q2_l2_entry *entry, uint
         return;
     case Q2_CLUSTER_STANDARD:
         view->kind = standard_kind(geometry, offset, guest);
+        view->past_end = !geometry->data_file && offset >= geometry->file_size;
         view->host = offset + within;
         break;
     case Q2_CLUSTER_UNALLOCATED:
@@ -336,6 +338,9 @@ q2_viewer_look(struct q2_viewer *viewer, uint64_t guest)
             view.length = q2_mul(empty, reach, &length) ? length - within : UINT64_MAX - guest;
         } else if (table) {
             look_table(viewer, table, guest, &view);
+        } else {
+            view.host = q2_entry_offset(raw);
+            view.past_end = view.host >= geometry->file_size;
         }
     }
     view.length = q2_min(view.length, map->limit - guest);

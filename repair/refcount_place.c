@@ -306,18 +306,24 @@ place_table(struct q2_rebuild *rebuild, struct q2_error *err)
     return q2_rebuild_extend(rebuild, rebuild->usable, err);
 }
 
-/* Blocks for all entries that miss one, as many as possible in a row. */
+/* Blocks for all entries that miss one: in a row, if there is room for that. */
 static int
 place_blocks(struct q2_rebuild *rebuild, uint64_t missing, struct q2_error *err)
 {
     uint64_t first = 0, left = 0;
+    bool scattered = rebuild->scene->options->fixed_size;
     int rc = 0;
     for (uint64_t i = 0; i < rebuild->usable && missing && rc == 0; i++) {
         if (rebuild->table[i] || !is_needed(rebuild, i))
             continue;
         if (left == 0) {
-            left = rebuild->scene->options->fixed_size ? 1 : missing;
+            left = scattered ? 1 : missing;
             rc = take(rebuild, left, &first, err);
+            if (rc == Q2_ERR_NOSPACE && left > 1) {
+                scattered = true;
+                left = 1;
+                rc = take(rebuild, left, &first, err);
+            }
             if (rc < 0)
                 return rc;
         }

@@ -196,7 +196,7 @@ q2_scene_forget_kept(struct q2_scene *scene)
 static void
 forget_search(struct q2_scene *scene)
 {
-    scene->untargeted.first = scene->untargeted.end = 0;
+    scene->dangling = 0;
     scene->inside = 0;
 }
 

@@ -45,10 +45,8 @@ struct q2_scene {
         uint64_t first, count;
     } * taken;
     uint64_t taken_count, taken_capacity;
-    struct {
-        uint64_t first, end;
-    } untargeted;    /* clusters behind the file that no finding is about */
-    uint64_t inside; /* cluster from which on the next free one is looked for */
+    uint64_t dangling; /* the first cluster behind the file that anything leads to; 0: not known */
+    uint64_t inside;   /* cluster from which on the next free one is looked for */
     /* Steps that looking for evidence has taken, besides reads of the overlay, and how many it may
      * take with them. A step is about what reading a byte takes. See q2_scene_exhausted. */
     uint64_t work, work_limit;
@@ -95,8 +93,9 @@ int q2_scene_write64(struct q2_scene *scene, enum q2_owner_kind kind, uint64_t o
                      uint64_t value, struct q2_error *err);
 
 /* Find `count` clusters, one after the other, that nothing refers to and no refcount counts: behind
- * the end of the file, or inside it where it cannot grow. They hold anything. Q2_ERR_NOSPACE where
- * there are none. The refcounts follow at the end (fix_refcounts.c counts references anew). */
+ * the end of the file, or inside it where it cannot grow or something leads past its end. They hold
+ * anything. Q2_ERR_NOSPACE where there are none. The refcounts follow at the end (fix_refcounts.c
+ * counts references anew). */
 int q2_scene_allocate(struct q2_scene *scene, uint64_t count, uint64_t *ret_offset,
                       struct q2_error *err);
 

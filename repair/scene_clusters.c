@@ -2,8 +2,8 @@
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
 /* Clusters for what is new. Nothing may be where a damaged pointer leads, nor where something may
- * be that was lost: behind the end of the file, past all that leads there; or, where it cannot
- * grow, what is free beyond doubt. */
+ * be that was lost: behind the end of the file, before anything leads there; or, where it cannot
+ * grow so far, what is free beyond doubt. */
 
 #include "repair/scene.h"
 
@@ -11,10 +11,6 @@
 #include "core/base/checked.h"
 #include "core/base/zeros.h"
 #include "core/format/entry.h"
-
-enum {
-    MAX_DETOUR = 64 << 20, /* bytes that new clusters may be farther away for dangling pointers */
-};
 
 uint64_t
 q2_scene_references(const struct q2_scene *scene, uint64_t cluster)
@@ -55,73 +51,42 @@ is_taken(const struct q2_scene *scene, uint64_t cluster)
     return false;
 }
 
-/* The clusters that a finding is about. Of entries that lead past the end it tells the first, and
- * its neighbours nearly always lead to what follows. */
-static bool
-target_of(const struct q2_check *check, const struct q2_finding *finding, uint64_t *ret_first,
-          uint64_t *ret_end)
-{
-    const struct q2_geometry *geometry = &check->geometry;
-    uint64_t offset = finding->target_offset, length = q2_max(finding->target_length, 1), end;
-    if (finding->problem == Q2_PROBLEM_L1_ENTRY_PAST_END ||
-        finding->problem == Q2_PROBLEM_L2_ENTRY_PAST_END) {
-        offset = q2_entry_offset(finding->got);
-        if (!q2_mul(finding->count, geometry->cluster_size, &length))
-            return false;
-    } else if (!(finding->has & Q2_HAS_TARGET) ||
-               finding->problem == Q2_PROBLEM_REFCOUNT_BEYOND_END) { /* leads nowhere */
-        return false;
-    }
-    if (!q2_add(offset, length, &end))
-        return false;
-    *ret_first = offset >> geometry->cluster_bits;
-    *ret_end = q2_units(end, geometry->cluster_bits);
-    return true;
-}
-
-/* Note that nothing leads to the clusters from `first` on, up to the next that a finding is about.
- */
-static void
-note_untargeted(struct q2_scene *scene, uint64_t first)
-{
-    scene->untargeted.first = first;
-    scene->untargeted.end = UINT64_MAX;
-    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
-        uint64_t target, behind;
-        if (target_of(scene->check, q2_check_finding(scene->check, i), &target, &behind) &&
-            behind > first)
-            scene->untargeted.end = q2_min(scene->untargeted.end, target);
-    }
-}
-
-/* A damaged pointer that leads past the end must not come to lead to something new: the first
- * cluster from `first` on behind all that lead there, unless that is too far away. */
+/* Where a pointer of the maps or of bitmaps leads that is past the end; 0: the finding is about
+ * something else. */
 static uint64_t
-past_dangling(struct q2_scene *scene, uint64_t first, uint64_t count)
+dangling_offset(const struct q2_geometry *geometry, const struct q2_finding *finding)
 {
-    unsigned bits = scene->check->geometry.cluster_bits;
-    uint64_t limit = first + (MAX_DETOUR >> bits) + 1, start = first;
-    if (first >= scene->untargeted.first && first < scene->untargeted.end &&
-        count <= scene->untargeted.end - first)
-        return first;
-    for (bool moved = true; moved;) {
-        moved = false;
-        for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
-            uint64_t target, behind;
-            if (!target_of(scene->check, q2_check_finding(scene->check, i), &target, &behind) ||
-                target >= start + count || behind <= start)
-                continue;
-            start = behind;
-            moved = true;
-        }
-        if (start > limit) { /* and so it is for all that follow */
-            scene->untargeted.first = first;
-            scene->untargeted.end = UINT64_MAX;
-            return first;
-        }
+    switch (finding->problem) {
+    case Q2_PROBLEM_L1_ENTRY_PAST_END:
+    case Q2_PROBLEM_L2_ENTRY_PAST_END:
+        return q2_entry_offset(finding->got);
+    case Q2_PROBLEM_L2_COMPRESSED_PAST_END:
+        return q2_compressed_decode(geometry, finding->got).offset;
+    case Q2_PROBLEM_SNAPSHOT_L1_PAST_END:
+    case Q2_PROBLEM_BITMAP_TABLE_PAST_END:
+    case Q2_PROBLEM_BITMAP_ENTRY_PAST_END:
+        return finding->got;
+    default: /* in the header, or refcounts: what leads there does not stay as it is */
+        return 0;
     }
-    note_untargeted(scene, start);
-    return start;
+}
+
+/* A damaged pointer that leads past the end must not come to lead into the file, neither to
+ * something new nor into a hole before that: it would look right. The first cluster that one leads
+ * to. Of neighbours a finding tells the first, which nearly always leads to what comes first. */
+static uint64_t
+first_dangling(struct q2_scene *scene)
+{
+    const struct q2_geometry *geometry = &scene->check->geometry;
+    if (scene->dangling)
+        return scene->dangling;
+    scene->dangling = UINT64_MAX;
+    for (size_t i = 0; i < q2_check_finding_count(scene->check); i++) {
+        uint64_t offset = dangling_offset(geometry, q2_check_finding(scene->check, i));
+        if (offset >= geometry->file_size)
+            scene->dangling = q2_min(scene->dangling, offset >> geometry->cluster_bits);
+    }
+    return scene->dangling;
 }
 
 static int
@@ -135,8 +100,7 @@ allocate_behind(struct q2_scene *scene, uint64_t count, uint64_t *ret_first, str
     uint64_t first = q2_units(size, bits);
     for (uint64_t i = 0; i < scene->taken_count; i++)
         first = q2_max(first, scene->taken[i].first + scene->taken[i].count);
-    first = past_dangling(scene, first, count);
-    if (first + count > Q2_FILE_SIZE_MAX >> bits)
+    if (first + count > q2_min(Q2_FILE_SIZE_MAX >> bits, first_dangling(scene)))
         return q2_error_set(err, Q2_ERR_NOSPACE, "%s: there is no room for %llu new clusters",
                             scene->base->name, (unsigned long long)count);
     *ret_first = first;
@@ -208,8 +172,10 @@ q2_scene_allocate(struct q2_scene *scene, uint64_t count, uint64_t *ret_offset,
                   struct q2_error *err)
 {
     uint64_t first;
-    int rc = scene->options->fixed_size ? allocate_inside(scene, count, &first, err)
-                                        : allocate_behind(scene, count, &first, err);
+    int rc =
+        scene->options->fixed_size ? Q2_ERR_NOSPACE : allocate_behind(scene, count, &first, err);
+    if (rc == Q2_ERR_NOSPACE)
+        rc = allocate_inside(scene, count, &first, err);
     if (rc == 0)
         rc = take(scene, first, count, err);
     if (rc < 0)

@@ -55,6 +55,7 @@ Test(prove, guest_data)
 /* ---- entries ---- */
 
 #define SPARE(byte) PLAIN "leak 1 " byte "\n"
+#define CUT         PLAIN "refcount(l2[1].offset) = 0\nl2[1].offset = file.size + 4K\n"
 #define MOVE        "refcount(l2[1].offset) = 0\nl2[1].offset = offset(leak[0])\n"
 
 static void
@@ -89,6 +90,14 @@ Test(prove, entries)
         PAIR("no COPIED flag", PLAIN "l2[1].copied = 0\n", "l2[1].copied = 1\n", PROVEN, PROVEN),
         PAIR("past the end", PLAIN "refcount(l2[1].offset) = 0\nl2[1].offset = 1G\n", "l2[1] = 1\n",
              PROVEN, PROVEN),
+        PAIR("past the end, overtaken by it", CUT, "append 8K 0\nrefcount(l2[1].offset) = 1\n",
+             CHANGED, CHANGED, .offset = 4096, .length = 4096),
+        PAIR("past the end, overtaken and named", CUT, "append 8K 0\nrefcount(l2[1].offset) = 1\n",
+             PROVEN, PROVEN, .plan = names_second_cluster),
+        PAIR("past the end, not reached", CUT, "append 4K 0\n", PROVEN, PROVEN),
+        PAIR("table past the end, overtaken by it",
+             PLAIN "refcount(l1[0].offset) = 0\nl1[0].offset = file.size\n",
+             "append 4K 0\nrefcount(l1[0].offset) = 1\n", CHANGED, CHANGED, .length = 2 << 20),
         PAIR("unaligned", PLAIN "refcount(l2[1].offset) = 0\nl2[1].offset |= 0x200\n",
              "l2[1] = 1\n", PROVEN, PROVEN),
         PAIR("reserved bits", PLAIN "l2[1].reserved = 2\n", "l2[1].reserved = 0\n", PROVEN, PROVEN),
