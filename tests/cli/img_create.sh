@@ -65,7 +65,7 @@ both 0 create -f qcow2 "${secret[@]}" -o encrypt.format=aes,$key aes.qcow2 1M
 same_info aes.qcow2
 both 0 create -f qcow2 "${secret[@]}" -o encryption=on,$key aes.qcow2 1M
 same_info aes.qcow2
-for more in cipher-alg=aes-128 cipher-mode=cbc hash-alg=sha512 ivgen-alg=plain \
+for more in cipher-alg=aes-128,encrypt.hash-alg=sha512,encrypt.ivgen-alg=plain \
     cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256; do
     both 0 create -f qcow2 "${secret[@]}" \
         -o encrypt.format=luks,$key,encrypt.iter-time=10,encrypt.$more luks.qcow2 1M
