@@ -86,16 +86,6 @@ answer(struct q2_scene *scene, const struct q2_finding *finding)
                    finding->count);
 }
 
-/* End the action that has begun. One that turned out to change nothing was none. */
-static void
-finish(struct q2_scene *scene)
-{
-    struct q2_action *last = scene->plan.count ? &scene->plan.actions[scene->plan.count - 1] : NULL;
-    if (last && last->applied && !last->written_count)
-        last->applied = false;
-    q2_plan_end(&scene->plan);
-}
-
 /* ---- refcounts that agree with the references ---- */
 
 static bool
@@ -168,7 +158,7 @@ mend(struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err)
             answer(scene, q2_check_finding(scene->check, i));
     if (*ret_done)
         rc = q2_rebuild_write(rebuild, err);
-    finish(scene);
+    q2_plan_end(&scene->plan);
     return rc;
 }
 
@@ -219,7 +209,7 @@ free_some(struct q2_rebuild *rebuild, const struct q2_loose *loose, bool held, b
             answer(scene, finding);
     }
     int rc = permitted ? q2_loose_free(rebuild, loose, held, err) : 0;
-    finish(scene);
+    q2_plan_end(&scene->plan);
     return rc;
 }
 

@@ -239,6 +239,18 @@ q2_plan_applied(const struct q2_plan *plan)
 }
 
 void
+q2_plan_forget_idle(struct q2_plan *plan)
+{
+    uint64_t kept = 0;
+    for (uint64_t i = 0; i < plan->count; i++)
+        if (!plan->actions[i].applied || plan->actions[i].written_count)
+            plan->actions[kept++] = plan->actions[i];
+        else
+            free_action(plan, &plan->actions[i]);
+    plan->count = kept;
+}
+
+void
 q2_plan_forget_offers(struct q2_plan *plan)
 {
     uint64_t kept = 0;
@@ -248,6 +260,21 @@ q2_plan_forget_offers(struct q2_plan *plan)
         else
             free_action(plan, &plan->actions[i]);
     plan->count = kept;
+}
+
+int
+q2_plan_append(struct q2_plan *plan, struct q2_plan *other, struct q2_error *err)
+{
+    uint64_t moved = 0;
+    while (moved < other->count &&
+           grow(plan, &plan->actions, plan->count, &plan->capacity, sizeof *plan->actions))
+        plan->actions[plan->count++] = other->actions[moved++];
+    for (uint64_t i = moved; i < other->count; i++)
+        other->actions[i - moved] = other->actions[i];
+    other->count -= moved;
+    if (plan->failed)
+        *err = plan->error;
+    return plan->failed;
 }
 
 /* How far an applied change that covers guest byte `offset` reaches; `offset` if there is none. */

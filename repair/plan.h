@@ -139,8 +139,15 @@ q2_plan_does_anything(const struct q2_plan *plan)
     return q2_plan_applied(plan) > 0;
 }
 
+/* Forget the actions that were to be carried out and wrote nothing: it may turn out that there is
+ * nothing to write, or no room for it. */
+void q2_plan_forget_idle(struct q2_plan *plan);
+
 /* Forget the actions that are not applied. */
 void q2_plan_forget_offers(struct q2_plan *plan);
+
+/* Move all actions of another plan of the same budget behind those of this one. */
+int q2_plan_append(struct q2_plan *plan, struct q2_plan *other, struct q2_error *err);
 
 /* Ban the action at `index` from later attempts. */
 int q2_plan_ban(struct q2_plan *plan, uint64_t index, struct q2_error *err);

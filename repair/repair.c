@@ -2,7 +2,10 @@
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
 /* The engine: fixes by stage, the proof, and another attempt without what the proof blames. Each
- * attempt does less than the one before, and one that does nothing needs no proof, so it ends. */
+ * attempt does less than the one before, and one that does nothing needs no proof, so it ends.
+ *
+ * What is proven then is an image like any other, of which more may be understood than of the one
+ * before: rounds follow until one finds nothing to do, and so no second run does. */
 
 #include "repair/repair.h"
 
@@ -18,6 +21,7 @@
 #include <string.h>
 
 enum {
+    MAX_ROUNDS = 4,
     MAX_ATTEMPTS = 16,
     MAX_BLIND_ATTEMPTS = 2, /* of them, when the work that may be done is used up */
     MAX_PASSES = 4,
@@ -28,7 +32,7 @@ struct q2_repair {
     struct q2_repair_options options;
     struct q2_scene_options scene_options;
     struct q2_scene *scene;
-    struct q2_objection objections[MAX_ATTEMPTS];
+    struct q2_objection objections[MAX_ROUNDS * MAX_ATTEMPTS];
     size_t objection_count;
 };
 
@@ -82,6 +86,7 @@ run_fix(struct q2_scene *scene, size_t index, struct q2_error *err)
     uint64_t applied = q2_plan_applied(&scene->plan);
     bool edited = scene->edited;
     int rc = fixes[index].run(scene, err);
+    q2_plan_forget_idle(&scene->plan);
     if (rc == 0 && scene->plan.failed) {
         *err = scene->plan.error;
         rc = scene->plan.failed;
@@ -285,14 +290,15 @@ go_blind(struct q2_repair *repair, struct q2_error *err)
     return q2_scene_restart(scene, err);
 }
 
+/* Attempts until one is proven. *ret_done: it has changed anything. */
 static int
-make_plan(struct q2_repair *repair, struct q2_error *err)
+make_round(struct q2_repair *repair, bool *ret_done, struct q2_error *err)
 {
     bool proven = false;
-    size_t most = MAX_ATTEMPTS;
+    size_t first = repair->objection_count, most = first + MAX_ATTEMPTS;
     int rc = 0;
     while (rc == 0 && !proven && repair->objection_count < most) {
-        if (repair->objection_count)
+        if (repair->objection_count > first)
             rc = q2_scene_restart(repair->scene, err);
         if (rc == 0)
             rc = attempt(repair, &proven, err);
@@ -300,13 +306,34 @@ make_plan(struct q2_repair *repair, struct q2_error *err)
             continue;
         rc = go_blind(repair, err);
         if (q2_scene_exhausted(repair->scene))
-            most = q2_min(MAX_ATTEMPTS, repair->objection_count + MAX_BLIND_ATTEMPTS);
+            most = q2_min(most, repair->objection_count + MAX_BLIND_ATTEMPTS);
     }
     if (rc == 0 && !proven)
-        return give_up(repair, err);
-    if (rc == 0 && repair->options.discard)
-        rc = q2_discard_freed(repair->scene, err);
+        rc = give_up(repair, err);
+    *ret_done = rc == 0 && repair->scene->check != repair->scene->before;
     return rc;
+}
+
+static int
+make_plan(struct q2_repair *repair, struct q2_error *err)
+{
+    struct q2_scene *scene = repair->scene;
+    bool done = false;
+    int rc = make_round(repair, &done, err);
+    for (int round = 1; rc == 0 && done && round < MAX_ROUNDS && !scene->blind; round++) {
+        size_t objections = repair->objection_count;
+        rc = q2_scene_advance(scene, err);
+        if (rc == 0)
+            rc = make_round(repair, &done, err);
+        if (!done)
+            repair->objection_count = objections;
+    }
+    if (rc == 0 && done && scene->ground)
+        rc = q2_scene_advance(scene, err);
+    if (rc < 0)
+        return rc;
+    q2_scene_settle(scene);
+    return repair->options.discard ? q2_discard_freed(scene, err) : 0;
 }
 
 /* There is no header, and none was made: say at which level one could be. */

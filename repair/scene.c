@@ -217,6 +217,7 @@ q2_scene_close(struct q2_scene *scene)
 {
     if (!scene)
         return;
+    q2_scene_settle(scene);
     forget_check(scene);
     forget_notes(scene);
     q2_check_free(scene->before);

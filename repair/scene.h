@@ -52,7 +52,8 @@ struct q2_scene {
     uint64_t work, work_limit;
     /* No evidence is looked for any more: that would pass a limit. What is counted stays so. */
     bool blind;
-    const char *unsearched; /* why not, a sentence without full stop; NULL: it is looked for */
+    const char *unsearched;   /* why not, a sentence without full stop; NULL: it is looked for */
+    struct q2_ground *ground; /* of a second round, or a later one; NULL in the first */
 };
 
 /* `base` must outlive the scene and not change. Fails as q2_check_run does, but for a header that
@@ -67,6 +68,14 @@ int q2_scene_restart(struct q2_scene *scene, struct q2_error *err);
 
 /* Check the overlay, if it was edited since the last check. */
 int q2_scene_recheck(struct q2_scene *scene, struct q2_error *err);
+
+/* Begin another round, on what the one at hand has made of the image, all of which is proven: until
+ * q2_scene_settle, base, before and plan are the new round's. */
+int q2_scene_advance(struct q2_scene *scene, struct q2_error *err);
+
+/* Forget the round at hand, if there was one before; the image as it was, and what all other rounds
+ * have done to it, are the scene's again. */
+void q2_scene_settle(struct q2_scene *scene);
 
 /* Faults of a problem in the newest check. */
 uint64_t q2_scene_count(const struct q2_scene *scene, enum q2_problem problem);
