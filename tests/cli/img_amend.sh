@@ -24,7 +24,7 @@ source "$(dirname "$0")/img_lib.sh"
     for number in 1 2 3; do
         printf 'pass phrase %s' $number > key$number
     done
-    steadily qemu-img create -q -f qcow2 --object secret,id=a,file=key1 \
+    qemu-img create -q -f qcow2 --object secret,id=a,file=key1 \
         -o encrypt.format=luks,encrypt.key-secret=a,encrypt.iter-time=10 luks.qcow2 1M
 ) > out
 share true

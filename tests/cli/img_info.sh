@@ -11,7 +11,7 @@ make()
 {
     local name=$1
     shift
-    (cd peer && steadily qemu-img create -q -f qcow2 "$@" "$name" 20M)
+    (cd peer && qemu-img create -q -f qcow2 "$@" "$name" 20M)
 }
 
 write() { (cd peer && qemu-io "$@" > /dev/null); }

@@ -10,8 +10,6 @@
 
 # shellcheck source=tests/cli/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-# shellcheck source=tests/patient.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../patient.sh"
 img=$3
 export img
 need qemu-img
@@ -32,16 +30,6 @@ normal()
     fi
 }
 
-# steadily COMMAND...: again where QEMU does not manage to measure how fast it hashes.
-steadily()
-{
-    local messages
-    messages=$(mktemp -p "$scratch")
-    until "$@" 2> "$messages"; do
-        grep -qF "Unable to get accurate CPU usage" "$messages" || fail "$(cat "$messages")"
-    done
-}
-
 # in FOLDER PROGRAM ARGUMENT...: leaves out and err, prints the exit status.
 in_folder()
 {
@@ -57,9 +45,6 @@ compared()
     local peer=$1 own=$2 want=$3 got
     shift 3
     got=$(in_folder "$peer" qemu-img "$@")
-    while grep -qF "Unable to get accurate CPU usage" err; do
-        got=$(in_folder "$peer" qemu-img "$@")
-    done
     [[ $got == "$want" ]] || fail "status $got, not $want: qemu-img $*"
     normal "$@" < out > expected 2> /dev/null || true
     got=$(in_folder "$own" "$img" "$@")

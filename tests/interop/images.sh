@@ -156,7 +156,7 @@ img()
 {
     local command=$1
     shift
-    QEMU_IMG_SECONDS=60 must qemu-img "$command" "${secret[@]}" "$@"
+    must timeout 120 qemu-img "$command" "${secret[@]}" "$@"
 }
 
 # io QEMU_IO_COMMAND...

@@ -17,9 +17,6 @@
 
 set -euo pipefail
 
-# shellcheck source=tests/patient.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../patient.sh"
-
 check=$(realpath "$1")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 scratch=$(mktemp -d)

@@ -12,9 +12,6 @@
 
 set -euo pipefail
 
-# shellcheck source=tests/patient.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../patient.sh"
-
 plugin=$(realpath "$1")
 preload=${2:-}
 scratch=$(mktemp -d)
