@@ -238,28 +238,40 @@ q2_plan_applied(const struct q2_plan *plan)
     return applied;
 }
 
-void
-q2_plan_forget_idle(struct q2_plan *plan)
+static bool
+is_idle(const struct q2_action *action)
+{
+    return action->applied && !action->written_count;
+}
+
+static bool
+is_offer(const struct q2_action *action)
+{
+    return !action->applied;
+}
+
+static void
+forget(struct q2_plan *plan, bool (*is_unwanted)(const struct q2_action *action))
 {
     uint64_t kept = 0;
     for (uint64_t i = 0; i < plan->count; i++)
-        if (!plan->actions[i].applied || plan->actions[i].written_count)
-            plan->actions[kept++] = plan->actions[i];
-        else
+        if (is_unwanted(&plan->actions[i]))
             free_action(plan, &plan->actions[i]);
+        else
+            plan->actions[kept++] = plan->actions[i];
     plan->count = kept;
+}
+
+void
+q2_plan_forget_idle(struct q2_plan *plan)
+{
+    forget(plan, is_idle);
 }
 
 void
 q2_plan_forget_offers(struct q2_plan *plan)
 {
-    uint64_t kept = 0;
-    for (uint64_t i = 0; i < plan->count; i++)
-        if (plan->actions[i].applied)
-            plan->actions[kept++] = plan->actions[i];
-        else
-            free_action(plan, &plan->actions[i]);
-    plan->count = kept;
+    forget(plan, is_offer);
 }
 
 int

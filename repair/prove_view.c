@@ -216,9 +216,9 @@ look_entry(const struct q2_viewer *viewer, const struct q2_l2_entry *entry, uint
     switch (kind) {
     case Q2_CLUSTER_COMPRESSED:
         view->kind = compressed_kind(geometry, entry->raw);
-        view->past_end = q2_compressed_decode(geometry, entry->raw).offset >= geometry->file_size;
         view->raw = entry->raw & ~Q2_ENTRY_COPIED;
         view->host = q2_compressed_decode(geometry, entry->raw).offset;
+        view->past_end = view->host >= geometry->file_size;
         view->skip = within;
         return;
     case Q2_CLUSTER_ZERO:

@@ -6,6 +6,7 @@
 #include "core/format/luks.h"
 #include "fuzz/seeds/seed.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct {
@@ -31,10 +32,10 @@ q2_make_seeds(void)
             .iterations = 1000,
         };
         memcpy(header.magic, q2_luks_magic, sizeof header.magic);
-        strcpy(header.cipher_name, kinds[i].cipher);
-        strcpy(header.cipher_mode, kinds[i].mode);
-        strcpy(header.hash, kinds[i].hash);
-        strcpy(header.uuid, "00000000-0000-0000-0000-000000000000");
+        snprintf(header.cipher_name, sizeof header.cipher_name, "%s", kinds[i].cipher);
+        snprintf(header.cipher_mode, sizeof header.cipher_mode, "%s", kinds[i].mode);
+        snprintf(header.hash, sizeof header.hash, "%s", kinds[i].hash);
+        snprintf(header.uuid, sizeof header.uuid, "00000000-0000-0000-0000-000000000000");
         for (unsigned k = 0; k < Q2_LUKS_SLOTS; k++)
             header.slots[k] = (struct q2_luks_slot){
                 .state = k < 2 ? Q2_LUKS_SLOT_ENABLED : Q2_LUKS_SLOT_DISABLED,
