@@ -69,8 +69,8 @@ int q2_scene_restart(struct q2_scene *scene, struct q2_error *err);
 /* Check the overlay, if it was edited since the last check. */
 int q2_scene_recheck(struct q2_scene *scene, struct q2_error *err);
 
-/* Begin another round, on what the one at hand has made of the image, all of which is proven: until
- * q2_scene_settle, base, before and plan are the new round's. */
+/* Begin another round, on what the one at hand has made of the image, all of which is checked and
+ * proven, and is something: until q2_scene_settle, base, before and plan are the new round's. */
 int q2_scene_advance(struct q2_scene *scene, struct q2_error *err);
 
 /* Forget the round at hand, if there was one before; the image as it was, and what all other rounds
