@@ -10,6 +10,7 @@
 #include "core/format/luks.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,6 +287,7 @@ check_qemu(const char *options)
     char path[] = "/tmp/qcow2kit-luks-XXXXXX";
     int fd = mkstemp(path);
     cr_assert_geq(fd, 0);
+    close(fd);
     Q2_AUTOFREE char *command = NULL;
     cr_assert_geq(asprintf(&command,
                            "qemu-img create -q -f qcow2 --object secret,id=s,data=abc -o "
@@ -293,6 +295,8 @@ check_qemu(const char *options)
                            options, path),
                   0);
     int r = system(command);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    cr_assert_geq(fd, 0, "%s", path);
     uint8_t head[4096] = {0}, bytes[Q2_LUKS_HEADER_LENGTH];
     struct q2_luks_header header;
     ssize_t have = pread(fd, head, sizeof head, 0);
