@@ -41,15 +41,28 @@ struct copied {
     bool permitted;
 };
 
+/* Some bytes of a table. */
+struct piece {
+    uint8_t *bytes;
+    uint64_t offset; /* in the file */
+    uint64_t length;
+    bool is_l1;
+    uint64_t guest; /* offset that the first entry of an L2 table is about */
+};
+
 /* The entry as it should be. One that is damaged is left alone. */
 static uint64_t
-mended(struct copied *copied, uint64_t raw, bool is_l1)
+mended(struct copied *copied, uint64_t raw, bool is_l1, uint64_t guest)
 {
     uint64_t offset = q2_entry_offset(raw), cluster = offset >> copied->geometry->cluster_bits;
     uint64_t odd = q2_entry_odd_bits(copied->geometry);
     if (!is_l1 && copied->geometry->version >= 3)
         odd &= ~Q2_ENTRY_ZERO;
-    if (!offset || raw & odd || offset >= copied->geometry->file_size)
+    if (!offset || raw & odd)
+        return raw;
+    if (!is_l1 && copied->geometry->data_file)
+        return offset == guest ? raw | Q2_ENTRY_COPIED : raw;
+    if (offset >= copied->geometry->file_size)
         return raw;
     bool one = q2_refcount_of(&copied->reader, cluster) == 1;
     if (copied->reader.unknown || (one && q2_scene_references(copied->scene, cluster) > 1))
@@ -57,26 +70,27 @@ mended(struct copied *copied, uint64_t raw, bool is_l1)
     return one ? raw | Q2_ENTRY_COPIED : raw & ~Q2_ENTRY_COPIED;
 }
 
-/* Mend the flags in `length` bytes of a table, which are those at host `offset`, and write what
- * changes, a sector's worth at a time. */
+/* Mend the flags of a piece, and write what changes, a sector's worth at a time. */
 static int
-mend_piece(struct copied *copied, uint8_t *bytes, uint64_t offset, uint64_t length, bool is_l1,
-           struct q2_error *err)
+mend_piece(struct copied *copied, const struct piece *piece, struct q2_error *err)
 {
-    uint64_t step = is_l1 ? 8 : copied->geometry->l2_entry_size;
-    enum q2_owner_kind kind = is_l1 ? Q2_OWNER_L1_TABLE : Q2_OWNER_L2_TABLE;
-    for (uint64_t sector = 0; sector < length; sector += SECTOR_BYTES) {
-        uint64_t from = UINT64_MAX, to = 0;
-        for (uint64_t at = sector; at < q2_min(sector + SECTOR_BYTES, length); at += step) {
-            uint64_t raw = q2_load_be64(bytes + at), now = raw ? mended(copied, raw, is_l1) : 0;
+    const struct q2_geometry *geometry = copied->geometry;
+    uint64_t step = piece->is_l1 ? 8 : geometry->l2_entry_size;
+    enum q2_owner_kind kind = piece->is_l1 ? Q2_OWNER_L1_TABLE : Q2_OWNER_L2_TABLE;
+    for (uint64_t sector = 0; sector < piece->length; sector += SECTOR_BYTES) {
+        uint64_t from = UINT64_MAX, to = 0, end = q2_min(sector + SECTOR_BYTES, piece->length);
+        for (uint64_t at = sector; at < end; at += step) {
+            uint64_t guest = piece->guest + (at / step << geometry->cluster_bits);
+            uint64_t raw = q2_load_be64(piece->bytes + at);
+            uint64_t now = raw ? mended(copied, raw, piece->is_l1, guest) : 0;
             if (now == raw)
                 continue;
-            q2_store_be64(bytes + at, now);
+            q2_store_be64(piece->bytes + at, now);
             from = q2_min(from, at);
             to = at + 8;
         }
-        int rc = from < to ? q2_scene_write(copied->scene, kind, offset + from, bytes + from,
-                                            to - from, err)
+        int rc = from < to ? q2_scene_write(copied->scene, kind, piece->offset + from,
+                                            piece->bytes + from, to - from, err)
                            : 0;
         if (rc < 0)
             return rc;
@@ -84,20 +98,27 @@ mend_piece(struct copied *copied, uint8_t *bytes, uint64_t offset, uint64_t leng
     return 0;
 }
 
-/* What cannot be read stays as it is. */
+/* The L2 table at `offset`, which maps the guest from `guest` on. What cannot be read stays as it
+ * is. */
 static int
-mend_table(struct copied *copied, uint64_t offset, struct q2_error *err)
+mend_table(struct copied *copied, uint64_t offset, uint64_t guest, struct q2_error *err)
 {
-    uint64_t size = copied->geometry->cluster_size, piece = q2_min(size, PIECE_BYTES);
+    const struct q2_geometry *geometry = copied->geometry;
+    struct piece piece = {.bytes = copied->l2,
+                          .offset = offset,
+                          .length = q2_min(geometry->cluster_size, PIECE_BYTES),
+                          .guest = guest};
     int rc = 0;
-    for (uint64_t part = 0; part < size && rc == 0; part += piece) {
+    for (; piece.offset < offset + geometry->cluster_size && rc == 0;
+         piece.offset += piece.length) {
         bool data = true;
         uint64_t end = 0;
-        if (q2_file_extent(copied->scene->file, offset + part, &data, &end, NULL) == 0 && !data &&
-            end >= offset + part + piece)
-            continue;
-        if (q2_file_read_padded(copied->scene->file, offset + part, copied->l2, piece, NULL) == 0)
-            rc = mend_piece(copied, copied->l2, offset + part, piece, false, err);
+        if (q2_file_extent(copied->scene->file, piece.offset, &data, &end, NULL) < 0 || data ||
+            end < piece.offset + piece.length)
+            if (q2_file_read_padded(copied->scene->file, piece.offset, piece.bytes, piece.length,
+                                    NULL) == 0)
+                rc = mend_piece(copied, &piece, err);
+        piece.guest += piece.length / geometry->l2_entry_size << geometry->cluster_bits;
     }
     return rc;
 }
@@ -112,16 +133,21 @@ mend_map(struct copied *copied, struct q2_error *err)
         if (q2_file_read_padded(copied->scene->file, map->l1_offset + at, copied->l1, length,
                                 NULL) < 0)
             continue;
-        for (uint64_t i = 0; i < length && !copied->geometry->data_file; i += 8) {
+        for (uint64_t i = 0; i < length; i += 8) {
             uint64_t offset = q2_entry_offset(q2_load_be64(copied->l1 + i));
             if (!offset || offset & (copied->geometry->cluster_size - 1) ||
                 offset >= copied->geometry->file_size)
                 continue;
-            int rc = mend_table(copied, offset, err);
+            uint64_t slot = (at + i) / 8;
+            int rc = mend_table(copied, offset, slot * q2_l2_reach(copied->geometry), err);
             if (rc < 0)
                 return rc;
         }
-        int rc = mend_piece(copied, copied->l1, map->l1_offset + at, length, true, err);
+        const struct piece piece = {.bytes = copied->l1,
+                                    .offset = map->l1_offset + at,
+                                    .length = length,
+                                    .is_l1 = true};
+        int rc = mend_piece(copied, &piece, err);
         if (rc < 0)
             return rc;
     }

@@ -69,7 +69,8 @@ note_fault(void *data, const struct q2_violation *violation)
     if (violation->problem == Q2_PROBLEM_L2_ENTRY_PAST_END ||
         violation->problem == Q2_PROBLEM_L2_COMPRESSED_PAST_END)
         *why |= Q2_SUSPECT_PAST_END;
-    else if (violation->problem != Q2_PROBLEM_L2_COMPRESSED_ENCRYPTED)
+    else if (violation->problem != Q2_PROBLEM_L2_COMPRESSED_ENCRYPTED &&
+             violation->problem != Q2_PROBLEM_L2_COPIED_CLEAR)
         *why |= Q2_SUSPECT_RULE;
 }
 

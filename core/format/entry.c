@@ -152,8 +152,12 @@ q2_l2_entry_validate(const struct q2_geometry *geometry, const struct q2_l2_entr
     }
     if (!aligned(geometry, offset))
         q2_violate(sink, Q2_PROBLEM_L2_ENTRY_UNALIGNED, at, 8, raw, NULL);
-    if (geometry->data_file)
+    if (geometry->data_file) {
+        /* None of its clusters is ever shared: that is a refcount, and references, of one. */
+        if (!(raw & Q2_ENTRY_COPIED))
+            q2_violate_expected(sink, Q2_PROBLEM_L2_COPIED_CLEAR, at, 8, 1, 1, NULL);
         return true;
+    }
     bool inside = q2_host_inside(geometry, offset);
     if (!inside)
         q2_violate(sink, Q2_PROBLEM_L2_ENTRY_PAST_END, at, 8, raw, NULL);

@@ -17,11 +17,16 @@ static const uint8_t severities[] = {
 static bool
 breaks(enum q2_problem problem)
 {
-    /* The first two open has rules of its own for; the third is how version 2 images were made, and
-     * what old software left when it made them version 3. */
-    if (problem == Q2_PROBLEM_HEADER_CORRUPT || problem == Q2_PROBLEM_HEADER_DIRTY ||
-        problem == Q2_PROBLEM_SNAPSHOT_EXTRA_SHORT)
+    switch (problem) {
+    case Q2_PROBLEM_HEADER_CORRUPT: /* open has rules of its own for these two */
+    case Q2_PROBLEM_HEADER_DIRTY:
+    /* How version 2 images were made, and what old software left when it made them version 3. */
+    case Q2_PROBLEM_SNAPSHOT_EXTRA_SHORT:
+    case Q2_PROBLEM_L2_COPIED_CLEAR: /* all that comes of it is a needless copy */
         return false;
+    default:
+        break;
+    }
     return severities[problem] == CORRUPTION || severities[problem] == ERROR;
 }
 

@@ -148,7 +148,10 @@ Test(entry, data_file)
     geometry.data_file = true;
     cr_expect(l2(COPIED | 0x20000, 0), "at its own guest offset");
     expect_none(&record);
+    expect_l2(0x20000, 0, true, Q2_PROBLEM_L2_COPIED_CLEAR, 1);
+    expect_l2(0x20001, 0, true, Q2_PROBLEM_L2_COPIED_CLEAR, 1);
     expect_l2(COPIED | 0x30000, 0, false, Q2_PROBLEM_L2_DATA_FILE_OFFSET, 0x20000);
+    expect_l2(0x30000, 0, false, Q2_PROBLEM_L2_DATA_FILE_OFFSET, 0x20000);
     expect_l2(COPIED, 0, false, Q2_PROBLEM_L2_DATA_FILE_OFFSET, 0x20000);
     expect_l2(COMPRESSED, 0, false, Q2_PROBLEM_L2_COMPRESSED_DATA_FILE, 0);
 }
