@@ -85,6 +85,9 @@ const struct damage damages[] = {
     {"holes", LEFT_SOME, holes},
     {"truncated-little", LEFT_SOME, truncated_little},
     {"truncated-much", LEFT_SOME, truncated_much},
+    {"l1-entry-offset-zeroed", LEFT_ALL, l1_entry_offset_zeroed},
+    {"two-damages", LEFT_SOME, two_damages},
+    {"three-damages", LEFT_SOME, three_damages},
 };
 const unsigned damage_count = sizeof damages / sizeof *damages;
 

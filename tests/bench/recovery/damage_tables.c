@@ -195,6 +195,16 @@ l1_entry_zeroed(struct hit *hit)
     return at != 0;
 }
 
+/* What other software makes of an entry that it clears without its flag. */
+bool
+l1_entry_offset_zeroed(struct hit *hit)
+{
+    uint64_t entry = hit_l1_entry(hit, false);
+    if (entry)
+        hit_put64(hit, entry, hit_get64(hit, entry) & Q2_ENTRY_COPIED);
+    return entry != 0;
+}
+
 bool
 l1_entry_flip(struct hit *hit)
 {
