@@ -28,6 +28,8 @@ struct gap {
     uint64_t torn;           /* entries so far in gaps of whole sectors among entries that map */
     uint64_t most;  /* clusters, at most, to which empty sectors of tables so far may have led */
     uint64_t least; /* and to which one of the sparsest table would have led; 0: there is none */
+    bool blank;     /* there is a table with nothing in it */
+    bool offered;   /* some of what is lost may fill a gap, but is beyond the level */
 };
 
 static const struct q2_geometry *
@@ -45,7 +47,7 @@ standard(const struct gap *gap, uint64_t raw)
 /* ---- carrying it out ---- */
 
 static int
-fill(const struct gap *gap, uint64_t skip, uint64_t count, const uint64_t *raws,
+fill(struct gap *gap, uint64_t skip, uint64_t count, const uint64_t *raws,
      enum q2_confidence confidence, const char *why, struct q2_error *err)
 {
     struct q2_survey *survey = gap->entries->survey;
@@ -65,6 +67,7 @@ fill(const struct gap *gap, uint64_t skip, uint64_t count, const uint64_t *raws,
                       "%" PRIu64 " empty L2 entries from 0x%" PRIx64 " on: %s", count, at, why);
     q2_survey_change(survey, &place, Q2_CHANGE_RECOVERED, count << geometry->cluster_bits);
     int rc = 0;
+    gap->offered |= !apply;
     for (uint64_t i = 0; i < count && rc == 0; i++) {
         const struct q2_match match = {.raw = raws[i]};
         uint64_t first, length;
@@ -113,7 +116,7 @@ lost_run(const struct gap *gap, uint64_t cluster, bool backwards, uint64_t most)
 }
 
 static int
-fill_standard(const struct gap *gap, uint64_t skip, uint64_t count, uint64_t cluster, bool exact,
+fill_standard(struct gap *gap, uint64_t skip, uint64_t count, uint64_t cluster, bool exact,
               const char *why, struct q2_error *err)
 {
     uint64_t *raws;
@@ -137,7 +140,7 @@ at_sector(const struct gap *gap, uint64_t index)
 }
 
 static int
-try_standard(const struct gap *gap, struct q2_error *err)
+try_standard(struct gap *gap, struct q2_error *err)
 {
     uint64_t before = standard(gap, gap->before), behind = standard(gap, gap->behind);
     /* The clusters of a table are often taken right after it. */
@@ -162,7 +165,7 @@ try_standard(const struct gap *gap, struct q2_error *err)
 /* ---- compressed clusters ---- */
 
 static int
-try_compressed(const struct gap *gap, struct q2_error *err)
+try_compressed(struct gap *gap, struct q2_error *err)
 {
     uint64_t *raws, end;
     uint64_t from = q2_chain_end(gap->entries, gap->before);
@@ -188,7 +191,7 @@ try_compressed(const struct gap *gap, struct q2_error *err)
  * used.
  */
 static int
-try_peers(const struct gap *gap, struct q2_error *err)
+try_peers(struct gap *gap, struct q2_error *err)
 {
     const struct q2_geometry *geometry = geometry_of(gap);
     uint64_t *raws, run = 0;
@@ -250,6 +253,7 @@ count_empty_sectors(struct gap *gap)
         fullest = q2_max(fullest, here);
     }
     empty += q2_min(row, TORN_SECTORS);
+    gap->blank |= occupied == 0;
     if (empty == 0 || occupied == 0)
         return;
     gap->most += empty * fullest;
@@ -297,16 +301,17 @@ are_torn(const struct gap *gap, uint64_t lost, bool inside)
 }
 
 /* Keep what is lost where empty sectors of tables could have led to it, and hardly anything else:
- * it cannot be told which cluster belongs where. */
+ * it cannot be told which cluster belongs where. A table with nothing in it could have led to
+ * anything, and where a part of what is lost may fill a gap, the rest may be of the same table. */
 static int
 keep_for_torn(const struct gap *gap, struct q2_error *err)
 {
     struct q2_survey *survey = gap->entries->survey;
     uint64_t lost = 0;
-    bool inside = false, behind = false;
+    bool inside = false, behind = false, any = gap->blank || gap->offered;
     int rc = 0;
-    if (q2_scene_count(survey->scene, Q2_PROBLEM_ORPHAN_L2_TABLE) ||
-        q2_scene_count(survey->scene, Q2_PROBLEM_ORPHAN_L1_TABLE))
+    if (!any && (q2_scene_count(survey->scene, Q2_PROBLEM_ORPHAN_L2_TABLE) ||
+                 q2_scene_count(survey->scene, Q2_PROBLEM_ORPHAN_L1_TABLE)))
         return 0;
     for (uint64_t cluster = survey->clusters; cluster-- > 1;) {
         bool here = q2_survey_lost(survey, cluster);
@@ -314,7 +319,7 @@ keep_for_torn(const struct gap *gap, struct q2_error *err)
         inside |= here && behind;
         behind |= !here && q2_bit_test(survey->sound, cluster);
     }
-    if (!are_torn(gap, lost, inside))
+    if (!any && !are_torn(gap, lost, inside))
         return 0;
     for (uint64_t cluster = 1; cluster < survey->clusters && rc == 0; cluster++)
         if (q2_survey_lost(survey, cluster))
@@ -342,7 +347,7 @@ q2_fix_gaps(struct q2_scene *scene, struct q2_error *err)
         last = gap.reference->table;
         rc = look_in_table(&gap, err);
     }
-    if (rc == 0 && (gap.torn || gap.most))
+    if (rc == 0 && (gap.torn || gap.most || gap.blank || gap.offered))
         rc = keep_for_torn(&gap, err);
     q2_entries_destroy(&entries);
     return rc;

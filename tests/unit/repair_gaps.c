@@ -208,13 +208,29 @@ Test(repair_gaps, lost_sectors_in_longer_gaps_keep_what_is_lost)
         {"two", "zero-fill offset(l2[128]) 1024\n", 32},
         {"few", "zero-fill offset(l2[200]) 16\n", 0},
         {"leaks behind all", "leak 16 random 3\n", 0},
-        {"more than all had: but for two beside neighbours",
-         "leak 140 random 3\nzero-fill offset(l2[0]) 512\n", 2},
+        {"more than all had, but two of them lie beside neighbours",
+         "leak 140 random 3\nzero-fill offset(l2[0]) 512\n", 156},
     };
     for (size_t i = 0; i < sizeof turns / sizeof turns[0]; i++) {
         char *image = scattered();
         struct mending mending = mend_with(q2_fix_gaps, Q2_LEVEL_CERTAIN, image, turns[i].damage);
         cr_expect_eq(kept(&mending), turns[i].kept, "%s: %d", turns[i].name, (int)kept(&mending));
+        mending_free(&mending);
+        free(image);
+    }
+}
+
+/* A table with nothing in it may have led to anything that is lost, however few or many that are.
+ */
+Test(repair_gaps, empty_tables_keep_what_is_lost)
+{
+    static const char *const leaks[] = {"", "leak 3 random 7\n", "leak 300 random 7\n"};
+    static const uint64_t counts[] = {64, 67, 364};
+    for (size_t i = 0; i < sizeof leaks / sizeof leaks[0]; i++) {
+        char *image = scattered(), damage[100];
+        snprintf(damage, sizeof damage, "%szero-fill offset(l2[0]) cluster_size\n", leaks[i]);
+        struct mending mending = mend_with(q2_fix_gaps, Q2_LEVEL_CERTAIN, image, damage);
+        cr_expect_eq(kept(&mending), counts[i], "%s: %d", leaks[i], (int)kept(&mending));
         mending_free(&mending);
         free(image);
     }
