@@ -445,6 +445,12 @@ q2_repair_unsearched(const struct q2_repair *repair)
     return repair->scene->unsearched;
 }
 
+bool
+q2_repair_is_deep(const struct q2_repair *repair)
+{
+    return repair->scene->deep || repair->options.deep;
+}
+
 int
 q2_repair_digest(const struct q2_repair *repair, char ret_digest[65], struct q2_error *err)
 {

@@ -51,6 +51,10 @@ const char *q2_repair_objection(const struct q2_repair *repair, size_t index);
  * was anything to look for. */
 const char *q2_repair_unsearched(const struct q2_repair *repair);
 
+/* Whether its checks decode compressed clusters, asked for or not. Whoever holds the repaired image
+ * against q2_repair_after has to look as deep. */
+bool q2_repair_is_deep(const struct q2_repair *repair);
+
 /* A digest over all edits, the bytes before and after, and the sizes: what tells one plan, and the
  * image that it is for, from another. SHA-256, as 64 lower-case hexadecimal digits and a NUL. */
 int q2_repair_digest(const struct q2_repair *repair, char ret_digest[65], struct q2_error *err);

@@ -414,7 +414,8 @@ q2_repair_report_outcome(const struct q2_repair_report *report, const struct q2_
         report->dry_run ? q2_check_exit(q2_repair_after(report->repair)) : q2_repair_exit(report);
     if (left == Q2_EXIT_CLEAN)
         return;
-    fprintf(out, "\nNext:\n  qcow2-check %s\n      says what is left, and what it means\n", name);
+    fprintf(out, "\nNext:\n  qcow2-check %s%s\n      says what is left, and what it means\n",
+            q2_repair_is_deep(report->repair) ? "--deep " : "", name);
     if (left != Q2_EXIT_LEAKS)
         fprintf(
             out,

@@ -166,7 +166,7 @@ static int
 carry_out(struct run *run, struct q2_repair_report *report, struct q2_error *err)
 {
     const struct q2_repair_options *how = report->options;
-    struct q2_check_options check = {.deep = how->deep,
+    struct q2_check_options check = {.deep = q2_repair_is_deep(report->repair),
                                      .max_memory = how->max_memory,
                                      .threads = how->threads,
                                      .now = how->now};

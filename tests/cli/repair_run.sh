@@ -135,3 +135,25 @@ jq_is '[.actions[] | select(.applied and .confidence != "certain")] | length' 0
 "$repair" --output=json --guess past.qcow2 > out 2> err || true
 run 0 past.qcow2
 [[ $("$img" digest past.qcow2 | cut -d' ' -f1) == "$sound" ]] || fail "the disk is not what it was"
+
+# Compressed data is decoded where there is any, asked for or not, and so it is once the image is
+# written: what is broken and stays so is no surprise then.
+image broken.qcow2 << 'END'
+version 3
+cluster-size 64K
+size 16M
+write-compressed 0 192K text
+write 1M 64K 0x11
+map(1M).copied = 0
+fill map(64K).offset 300 random
+END
+mend 2 --output=json broken.qcow2
+err_is_empty
+jq_is '.repaired, .deep, .verdict' $'true\ntrue\ncorrupt'
+jq_is '.after.problems[].id' compressed-broken
+run 0 broken.qcow2
+run 2 --deep broken.qcow2
+mend 2 broken.qcow2
+out_has "qcow2-check --deep broken.qcow2"
+mend 0 --leaks --output=json broken.qcow2
+jq_is .deep false
