@@ -107,10 +107,17 @@ resume_inside(void *data)
 {
     struct run *run = data;
     struct q2_error err = {0};
+    char hint[Q2_ERROR_MESSAGE_SIZE];
+    int rc = 0;
     shut_hold();
-    for (size_t i = 0; i < run->found.count; i++)
-        if (look_at_journal(run, i, &err) < 0)
-            return fail(run, &err, NULL);
+    for (size_t i = 0; i < run->found.count && rc == 0; i++) {
+        rc = look_at_journal(run, i, &err);
+        snprintf(hint, sizeof hint,
+                 "a repair of it was interrupted; if it was put back from a copy since, remove %s",
+                 run->found.names[i]);
+    }
+    if (rc < 0)
+        return fail(run, &err, rc == Q2_ERR_FORMAT ? hint : NULL);
     shut_release();
     return Q2_EXIT_CLEAN;
 }

@@ -53,9 +53,18 @@ report(const struct undo *undo, const struct q2_journal_info *info)
         return;
     }
     format_time(info->made_at, when, sizeof when);
-    printf("%s: is again what it was before the repair of %s%s\n", undo->image_name,
-           info->made_at ? when : "an unknown time",
-           info->state == Q2_JOURNAL_UNDONE ? ", and was before" : "");
+    printf("%s: is again what it was before the repair of %s\n", undo->image_name,
+           info->made_at ? when : "an unknown time");
+}
+
+/* Where the image is not what the journal knows. */
+static const char *
+hint_for(enum q2_journal_state state)
+{
+    if (state != Q2_JOURNAL_APPLYING)
+        return "--force undoes it nevertheless";
+    return "if it was put back from a copy since, remove the journal; --force undoes the repair "
+           "nevertheless, and would spoil such an image";
 }
 
 static int
@@ -66,16 +75,13 @@ undo_inside(void *data)
     struct q2_error err = {0};
     const char *hint = NULL;
     int rc = q2_journal_read(undo->journal, &info, &err);
-    if (rc == 0 && info.state == Q2_JOURNAL_INCOMPLETE)
-        rc = q2_error_set(&err, Q2_ERR_FORMAT,
-                          "%s: the journal was never completed, so the image was not touched",
-                          undo->options->journal);
-    if (rc == 0 && (info.state != Q2_JOURNAL_UNDONE || undo->options->force)) {
+    /* One that is undone already, too: the image may have been repaired again, or be another. */
+    if (rc == 0) {
         shut_hold();
         rc = q2_journal_undo(undo->journal, undo->image, undo->options->force, &err);
         shut_release();
-        if (rc == Q2_ERR_FORMAT && !undo->options->force)
-            hint = "--force undoes it nevertheless";
+        if (rc == Q2_ERR_FORMAT && info.state != Q2_JOURNAL_INCOMPLETE && !undo->options->force)
+            hint = hint_for(info.state);
     }
     if (rc < 0)
         return command_fail(undo->options, undo->image_name, &err, hint);

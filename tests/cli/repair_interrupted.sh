@@ -41,6 +41,20 @@ done
 set_state applying
 mend 0 -q --undo "$journal"
 same leaky.qcow2 "$before"
+
+# An image from elsewhere in its place is left alone, and the way out is named.
+set_state applying
+cp clean.qcow2 leaky.qcow2
+for words in "" "--undo=$journal"; do
+    # shellcheck disable=SC2086
+    mend 1 $words leaky.qcow2
+    err_has "put back from a copy"
+    err_has "remove "
+    cmp clean.qcow2 leaky.qcow2 || fail "the copy was written to"
+done
+rm "$journal"
+mend 0 leaky.qcow2
+cp unrepaired.qcow2 leaky.qcow2
 mend 0 -q leaky.qcow2
 same leaky.qcow2 "$after"
 rm leaky.qcow2.*
@@ -59,7 +73,7 @@ same leaky.qcow2 "$before"
 cp kept "$journal"
 set_state "prepare "
 mend 1 --undo "$journal"
-err_has "not touched"
+err_has "nothing has been written"
 same leaky.qcow2 "$before"
 : > leaky.qcow2.qcow2kit-undo.3
 mend 0 leaky.qcow2

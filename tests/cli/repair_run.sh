@@ -55,7 +55,6 @@ mend 0 --undo leaky.qcow2.qcow2kit-undo
 out_has "leaky.qcow2: is again what it was before the repair of 20"
 same leaky.qcow2 "$before"
 mend 0 --undo leaky.qcow2.qcow2kit-undo
-out_has "and was before"
 same leaky.qcow2 "$before"
 
 # The name of a journal is never taken twice.
@@ -67,6 +66,16 @@ mend 0 --output=json --undo leaky.qcow2.qcow2kit-undo.1
 jq_is .undone true
 jq_is .filename leaky.qcow2
 same leaky.qcow2 "$before"
+
+# One that was undone says so of no other image, and undoes the same repair once more.
+mend 0 -q leaky.qcow2
+mend 0 --undo leaky.qcow2.qcow2kit-undo
+same leaky.qcow2 "$before"
+cp clean.qcow2 other.qcow2
+mend 1 --undo leaky.qcow2.qcow2kit-undo other.qcow2
+err_has "is another one"
+out_is_empty
+cmp clean.qcow2 other.qcow2 || fail "another image was written to"
 rm leaky.qcow2.*
 
 mend 0 --leaks --journal=elsewhere leaky.qcow2
