@@ -192,6 +192,9 @@ journals_create(const char *image, const char *wanted, char **ret_name, struct q
 void
 journals_remove(const char *name)
 {
+    struct stat st;
+    if (lstat(name, &st) == 0 && !S_ISREG(st.st_mode))
+        return;
     if (unlink(name) < 0)
         say_error(name, "cannot be removed: %s", strerror(errno));
     else

@@ -26,7 +26,7 @@ void journals_close(struct journals *journals);
 int journals_create(const char *image, const char *wanted, char **ret_name,
                     struct q2_file **ret_file, struct q2_error *err);
 
-/* Remove one. */
+/* Remove one, if that is a file: what else may have been named is not ours. */
 void journals_remove(const char *name);
 
 /* The image that a journal by this name belongs to; NULL where the name does not say that, or for

@@ -80,12 +80,11 @@ look_at_journal(struct run *run, size_t index, struct q2_error *err)
     struct q2_journal_info info;
     uint64_t size = 0;
     struct q2_file *file = run->found.files[index];
-    bool ours = !run->options->journal || strcmp(run->found.names[index], run->options->journal);
     int rc = q2_file_size(file, &size, err);
     if (rc < 0)
         return rc;
     if (size == 0) {
-        run->told->finished[index] = ours && !run->options->dry_run;
+        run->told->finished[index] = !run->options->dry_run;
         return 0;
     }
     rc = q2_journal_read(file, &info, err);
@@ -97,8 +96,7 @@ look_at_journal(struct run *run, size_t index, struct q2_error *err)
         return rc;
     if (info.state == Q2_JOURNAL_APPLYING)
         return roll_back(run, index, err);
-    run->told->finished[index] =
-        info.state == Q2_JOURNAL_INCOMPLETE && ours && !run->options->dry_run;
+    run->told->finished[index] = info.state == Q2_JOURNAL_INCOMPLETE && !run->options->dry_run;
     return 0;
 }
 

@@ -81,6 +81,20 @@ err_is_empty
 same leaky.qcow2 "$after"
 lists leaky.qcow2 leaky.qcow2.qcow2kit-undo
 
+# One that was named, by the same command
+cp unrepaired.qcow2 leaky.qcow2
+rm leaky.qcow2.*
+head -c 5000 kept > incomplete
+printf 'prepare ' | dd of=incomplete bs=1 seek=16 conv=notrunc status=none
+: > empty
+for name in incomplete empty; do
+    mend 0 -q --journal="$name" leaky.qcow2
+    same leaky.qcow2 "$after"
+    mend 0 -q --undo="$name" leaky.qcow2
+    same leaky.qcow2 "$before"
+done
+mend 0 -q leaky.qcow2
+
 # ---- journals that are none ----
 
 printf 'x' | dd of="$journal" bs=1 seek=4200 conv=notrunc status=none
