@@ -9,7 +9,7 @@
  * it is no longer than a seed may be and has the same problems, or, failing that, any. Of images
  * that are alike in what they have and in what is wrong with them, only the first becomes a seed;
  * but those that are written for this, in this folder, all do.
- * FOLDER gets the folders check, repair and salvage. */
+ * FOLDER gets a folder for each harness that takes them. */
 
 #include "checker/check.h"
 #include "core/base/cleanup.h"
@@ -35,6 +35,7 @@ enum {
     PROBLEM_BYTES = (Q2_PROBLEM_COUNT + 7) / 8,
     DEEP = 1 << 0,   /* a flag of the harness check */
     NATIVE = 1 << 0, /* of the harness salvage: to a qcow2 image */
+    REPORTS = 16,    /* choices of the harness report: its flags, all of them */
 };
 
 /* What an image is like; `cluster_bits` makes no difference. */
@@ -52,6 +53,8 @@ struct seed {
     uint64_t size;
     struct kind kind;
 };
+
+static const char *const harnesses[] = {"check", "repair", "report", "salvage"};
 
 static struct {
     const char *folder;
@@ -235,6 +238,11 @@ add(const char *name, const char *text)
         put("salvage", name, &seed, turn % 2 == 0 ? &format : NULL);
         if (seed.kind.damaged || turn % 4 == 0)
             put("repair", name, &seed, &level);
+        const struct q2_fuzz_options report = {.flags = turn % REPORTS,
+                                               .level = turn / REPORTS % 4,
+                                               .number = (uint16_t)(turn / REPORTS),
+                                               .chance = UINT32_C(0x9e3779b1) * turn};
+        put("report", name, &seed, &report);
     }
     drop(&seed);
 }
@@ -292,9 +300,8 @@ main(int argc, char **argv)
     if (argc < 3)
         die("usage", "seeds-images FOLDER RECIPE...");
     made.folder = argv[1];
-    make_folder("check");
-    make_folder("repair");
-    make_folder("salvage");
+    for (size_t i = 0; i < sizeof harnesses / sizeof *harnesses; i++)
+        make_folder(harnesses[i]);
     for (int i = 2; i < argc; i++) {
         Q2_AUTOFREE char *name = name_of(argv[i]), *text = read_text(argv[i]);
         add(name, text);
