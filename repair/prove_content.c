@@ -27,8 +27,7 @@ struct walk {
     bool grown;  /* the file has become longer, and there were pointers past its end */
     uint64_t map;
     uint32_t target; /* the same map of the repaired image */
-    struct q2_proof_ranges names;
-    bool has_names; /* of this map */
+    struct q2_proof_names names;
 };
 
 /* ---- rules of reading ---- */
@@ -70,24 +69,7 @@ has_grown(const struct q2_proof *proof)
             q2_check_problem_count(before, Q2_PROBLEM_L2_COMPRESSED_PAST_END).count);
 }
 
-/* ---- names ---- */
-
-static int
-load_names(struct walk *walk, struct q2_error *err)
-{
-    const struct q2_plan *plan = walk->proof->plan;
-    int rc = 0;
-    for (uint64_t i = 0; plan && i < plan->count && rc == 0; i++) {
-        const struct q2_action *action = &plan->actions[i];
-        for (uint64_t j = 0; action->applied && j < action->change_count && rc == 0; j++)
-            if (action->changes[j].map == walk->target)
-                rc = q2_proof_ranges_add(&walk->names, action->changes[j].offset,
-                                         action->changes[j].length, err);
-    }
-    q2_proof_ranges_settle(&walk->names);
-    walk->has_names = rc == 0;
-    return rc;
-}
+/* ---- objecting ---- */
 
 static const char *
 map_text(const struct walk *walk, char *buffer, size_t size)
@@ -144,23 +126,14 @@ object(struct walk *walk, uint64_t guest, uint64_t length, const struct q2_view 
                            from->kind == to->kind ? "other " : "", kind_words[to->kind]);
 }
 
-/* A range that differs must be named. */
+/* A range that differs must be named, and be what it is called. */
 static int
 judge(struct walk *walk, uint64_t guest, uint64_t length, const struct q2_view *from,
       const struct q2_view *to, struct q2_error *err)
 {
-    int rc = walk->has_names ? 0 : load_names(walk, err);
-    if (rc < 0)
-        return rc;
     uint64_t end = guest + length;
-    while (guest < end) {
-        uint64_t until = q2_proof_ranges_until(&walk->names, guest);
-        if (until == guest)
-            return object(walk, guest,
-                          q2_min(end, q2_proof_ranges_next(&walk->names, guest)) - guest, from, to);
-        guest = until;
-    }
-    return 1;
+    int rc = q2_proof_names_allow(&walk->names, &walk->before, from, &guest, &end, err);
+    return rc ? rc : object(walk, guest, end - guest, from, to);
 }
 
 /* ---- comparing ---- */
@@ -379,8 +352,7 @@ compare_map(struct walk *walk, int64_t target, struct q2_error *err)
     if (is_untouched(walk, from, to))
         return 1;
     walk->target = (uint32_t)target;
-    walk->names.count = 0;
-    walk->has_names = false;
+    q2_proof_names_choose(&walk->names, walk->target);
     q2_viewer_choose(&walk->before, from);
     q2_viewer_choose(&walk->after, to);
     if (!q2_mul(from->l1_size, q2_l2_reach(&walk->proof->before->geometry), &limit))
@@ -408,7 +380,7 @@ compare_maps(struct walk *walk, struct q2_error *err)
 int
 q2_proof_content(struct q2_proof *proof, struct q2_error *err)
 {
-    struct walk walk = {.proof = proof, .names = {.budget = proof->budget}};
+    struct walk walk = {.proof = proof};
     if (!proof->before || !(proof->before->usable & Q2_USABLE_GEOMETRY))
         return 1; /* nothing could be read */
     if (!proof->after || !(proof->after->usable & Q2_USABLE_GEOMETRY))
@@ -418,6 +390,7 @@ q2_proof_content(struct q2_proof *proof, struct q2_error *err)
                                                       .action =
                                                           q2_proof_blame(proof, 0, 1, 0, 0, 0)},
                                "the header would no longer say how to read the image");
+    q2_proof_names_init(&walk.names, proof);
     int rc = q2_viewer_init(&walk.before, proof, proof->base, proof->before, err);
     if (rc == 0)
         rc = q2_viewer_init(&walk.after, proof, proof->file, proof->after, err);
@@ -428,7 +401,7 @@ q2_proof_content(struct q2_proof *proof, struct q2_error *err)
         walk.grown = has_grown(proof);
         rc = compare_maps(&walk, err);
     }
-    q2_proof_ranges_destroy(&walk.names);
+    q2_proof_names_destroy(&walk.names);
     q2_viewer_destroy(&walk.before);
     q2_viewer_destroy(&walk.after);
     return rc;

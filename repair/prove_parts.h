@@ -41,12 +41,6 @@ uint64_t q2_proof_ranges_next(const struct q2_proof_ranges *ranges, uint64_t off
 
 /* ---- the proof ---- */
 
-/* What applied actions say about one map of the repaired image. */
-struct q2_proof_names {
-    uint32_t map;
-    struct q2_proof_ranges ranges; /* guest, bytes */
-};
-
 struct q2_proof {
     struct q2_file *base;
     struct q2_file *file;
@@ -67,6 +61,10 @@ void q2_proof_close(struct q2_proof *proof);
 /* Whether the edits may have touched what a guest reads: an L2 table, or its data. What nothing
  * referred to is none of that, nor what has one reference and is another structure. */
 int q2_proof_edits_matter(struct q2_proof *proof, bool *ret_matter, struct q2_error *err);
+
+/* Structures of known place of the image as it was, other than L2 tables: whole clusters. */
+int q2_proof_structures(struct q2_proof *proof, struct q2_proof_ranges *known,
+                        struct q2_error *err);
 
 /* The applied action that most likely has to do with a host range, or with a guest range of a map
  * of the repaired image (`length` 0: none): the least sure of those that write or change it, and of
@@ -156,5 +154,29 @@ uint64_t q2_viewer_most(const struct q2_viewer *viewer);
 
 /* Read `length` bytes that a view has to viewer->bytes; false where that is not possible. */
 bool q2_viewer_fetch(struct q2_viewer *viewer, const struct q2_view *view, uint64_t length);
+
+/* ---- what applied actions name: prove_names.c ---- */
+
+struct q2_proof_names {
+    struct q2_proof *proof;
+    uint32_t map; /* of the repaired image */
+    bool loaded;
+    struct q2_proof_ranges ranges[Q2_CHANGE_COUNT]; /* guest, bytes, of this map */
+    struct q2_proof_ranges known;                   /* structures of the image as it was */
+    uint64_t table; /* the table judged last, host, bytes; 0: none */
+    bool is_table;  /* and what came of that */
+};
+
+void q2_proof_names_init(struct q2_proof_names *names, struct q2_proof *proof);
+void q2_proof_names_destroy(struct q2_proof_names *names);
+
+/* Ask about this map of the repaired image from now on. */
+void q2_proof_names_choose(struct q2_proof_names *names, uint32_t map);
+
+/* Whether what was `from` in [*guest, *end) may read otherwise; `before` is what it was seen
+ * through. If so, 1; if not, 0, and the range becomes the first part of it that may not. */
+int q2_proof_names_allow(struct q2_proof_names *names, struct q2_viewer *before,
+                         const struct q2_view *from, uint64_t *guest, uint64_t *end,
+                         struct q2_error *err);
 
 #endif

@@ -165,9 +165,8 @@ q2_proof_close(struct q2_proof *proof)
 
 /* ---- whether a guest may see them ---- */
 
-/* Structures of known place other than L2 tables. */
-static int
-list_structures(struct q2_proof *proof, struct q2_proof_ranges *known, struct q2_error *err)
+int
+q2_proof_structures(struct q2_proof *proof, struct q2_proof_ranges *known, struct q2_error *err)
 {
     const struct q2_check *check = proof->before;
     uint64_t size = check->geometry.cluster_size;
@@ -206,7 +205,7 @@ q2_proof_edits_matter(struct q2_proof *proof, bool *ret_matter, struct q2_error 
     const struct q2_check *check = proof->before;
     struct q2_proof_ranges known = {.budget = proof->budget};
     bool matter = !q2_references_complete(check);
-    int rc = matter ? 0 : list_structures(proof, &known, err);
+    int rc = matter ? 0 : q2_proof_structures(proof, &known, err);
     unsigned bits = check->geometry.cluster_bits;
     for (uint64_t i = 0; i < proof->edits.count && rc == 0 && !matter; i++) {
         const struct q2_proof_range *edit = &proof->edits.items[i];

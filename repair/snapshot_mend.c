@@ -44,6 +44,12 @@ mend_entry(struct q2_tables *tables, uint32_t map, uint64_t at, const void *byte
         answer(scene, problems[i], entry->entry_at, Q2_SNAPSHOT_FIXED_LENGTH + 16);
     q2_plan_change(&scene->plan, Q2_CHANGE_RECOVERED, map, 0,
                    q2_max(entry->limit, scene->check->header.size));
+    /* What is read behind the end of the VM state is no part of it. */
+    bool vm_state =
+        at - entry->entry_at == AT_VM_STATE_32 || at - entry->entry_at == AT_VM_STATE_64;
+    if (vm_state && entry->limit > scene->check->header.size)
+        q2_plan_change(&scene->plan, Q2_CHANGE_REPLACED, map, scene->check->header.size,
+                       entry->limit - scene->check->header.size);
     if (doing)
         rc = q2_scene_write(scene, Q2_OWNER_SNAPSHOT_TABLE, at, bytes, length, err);
     else

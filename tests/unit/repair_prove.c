@@ -119,6 +119,67 @@ Test(prove, entries)
     PROVE(pairs);
 }
 
+/* ---- what names hold ---- */
+
+static void
+names_all(struct q2_scene *scene, enum q2_change_kind kind)
+{
+    q2_plan_begin(&scene->plan, Q2_ACTION_CLEAR_L2_ENTRY, Q2_CERTAIN, 0, "a test");
+    q2_plan_change(&scene->plan, kind, 0, 0, 4 << 20);
+    q2_plan_end(&scene->plan);
+}
+
+static void
+loses(struct q2_scene *scene)
+{
+    names_all(scene, Q2_CHANGE_LOST);
+}
+
+static void
+recovers(struct q2_scene *scene)
+{
+    names_all(scene, Q2_CHANGE_RECOVERED);
+}
+
+static void
+replaces(struct q2_scene *scene)
+{
+    names_all(scene, Q2_CHANGE_REPLACED);
+}
+
+/* The first L1 entry leads to text, of which one entry happens to lead somewhere. */
+#define NO_TABLE                                                     \
+    PLAIN "fill 0x6000 2K \"?\"\nu64[0x6008] = 0x8000000000005000\n" \
+          "l1[0].offset = 0x6000\n"
+#define ODD      PLAIN "l2[1].reserved = 2\n"
+#define TO_ZEROS "refcount(l2[1].offset) = 0\nl2[1] = 1\n"
+#define SECOND   .offset = 4096, .length = 4096
+
+/* What could be read is not lost, nor does it come back; what nobody could call data is. */
+Test(prove, names)
+{
+    static const struct pair pairs[] = {
+        PAIR("lost, with a reserved bit", ODD, TO_ZEROS, CHANGED, CHANGED, SECOND, .plan = loses,
+             .blamed = 1),
+        PAIR("recovered, with a reserved bit", ODD, TO_ZEROS, CHANGED, CHANGED, SECOND,
+             .plan = recovers, .blamed = 1),
+        PAIR("replaced, with a reserved bit", ODD, TO_ZEROS, PROVEN, PROVEN, .plan = replaces),
+        PAIR("lost, of a structure", ODD "l2[1].offset = offset(refcount_block[0])\n",
+             "l2[1] = 1\n", PROVEN, PROVEN, .plan = loses),
+        PAIR("lost, by way of a structure", PLAIN "l1[0].offset = header.l1_table_offset\n",
+             "l1[0] = 0\n", PROVEN, PROVEN, .plan = loses),
+        PAIR("lost, by way of no table", NO_TABLE, "l1[0] = 0\n", PROVEN, FOUND,
+             .problem = Q2_PROBLEM_CLUSTER_LEAKED, .plan = loses),
+        PAIR("lost, of a hole", SPARE("0x43"),
+             "l2[16].offset = offset(leak[0])\nl2[16].copied = 1\n", CHANGED, CHANGED,
+             .offset = 65536, .length = 4096, .plan = loses, .blamed = 1),
+        PAIR("recovered, of a hole", SPARE("0x43"),
+             "l2[16].offset = offset(leak[0])\nl2[16].copied = 1\n", PROVEN, PROVEN,
+             .plan = recovers),
+    };
+    PROVE(pairs);
+}
+
 /* ---- compressed clusters ---- */
 
 Test(prove, compressed)
