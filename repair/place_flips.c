@@ -47,7 +47,7 @@ consider(struct q2_placing *placing, struct choice *choice, uint64_t offset,
     bool missing = found || is_missing(placing->slots, offset);
     struct q2_table_facts facts;
     int score = 0;
-    if (offset == choice->table || (bits > 2 && (found || !missing)))
+    if (offset == choice->table || bits > 2)
         return 0;
     int rc = q2_table_facts(placing->carving, offset, &facts, err);
     if (rc == 0)
@@ -78,6 +78,36 @@ may_be(const struct q2_placing *placing, const struct q2_carved *table,
     return table->like_l2 && !table->is_l1 && !table->is_data && !table->placed &&
            (table->home == Q2_NO_SLOT || table->home == suspect->l1_index) &&
            q2_table_fits(placing, &table->facts, suspect->map, suspect->l1_index);
+}
+
+/* Whether nothing is left of the offset. Every power of two is one bit away from that. */
+static bool
+is_blank(const struct q2_suspect *suspect)
+{
+    return q2_entry_offset(suspect->entry.raw) == 0;
+}
+
+/* Whether a damaged entry and a lost table are the only ones that may belong together: no other
+ * table may go where the entry is, and no other damaged entry may have led to it. */
+static bool
+are_alone(struct q2_placing *placing, const struct q2_suspect *suspect)
+{
+    const struct q2_slots *slots = placing->slots;
+    const struct q2_survey *survey = slots->survey;
+    const struct q2_carving *carving = placing->carving;
+    uint64_t tables = 0;
+    if (carving->dropped || survey->dropped ||
+        !q2_placing_spend(placing, carving->count + survey->suspect_count))
+        return false;
+    for (uint64_t i = 0; i < carving->count; i++)
+        tables += may_be(placing, &carving->tables[i], suspect);
+    for (uint64_t i = 0; i < survey->suspect_count; i++) {
+        const struct q2_suspect *other = &survey->suspects[i];
+        if (other != suspect && other->is_l1 &&
+            q2_slot_open(&slots->maps[other->map], other->l1_index))
+            return false;
+    }
+    return tables == 1;
 }
 
 static int
@@ -185,8 +215,6 @@ settle(struct q2_placing *placing, const struct choice *choice, struct q2_error 
         return 0;
     if (choice->distance == 2)
         placement.why = "it is two bits away from the entry";
-    else if (choice->distance > 2)
-        placement.why = "another map has it in this slot, and its refcount counts one more";
     if (choice->distance == 2 && choice->score < 4 && !(choice->missing && !choice->found))
         placement.confidence = Q2_LIKELY;
     if (has_its_own(placing, choice))
@@ -284,8 +312,18 @@ explain_shared(struct q2_placing *placing, const struct q2_suspect *suspect, str
     return rc == 0 ? settle(placing, &choice, err) : rc;
 }
 
+/* Damaged entries are explained in this order: each that is leaves less to choose for others. */
+enum turn { ALONE, SHARED, BLANK, TURNS };
+
+static enum turn
+turn_of(struct q2_placing *placing, const struct q2_suspect *suspect)
+{
+    bool shared = (suspect->why & Q2_SUSPECT_SHARED) && is_other_owner(placing, suspect);
+    return is_blank(suspect) ? BLANK : shared ? SHARED : ALONE;
+}
+
 static int
-explain_suspects(struct q2_placing *placing, bool shared, struct q2_error *err)
+explain_suspects(struct q2_placing *placing, enum turn turn, struct q2_error *err)
 {
     const struct q2_survey *survey = placing->slots->survey;
     int rc = 0;
@@ -293,11 +331,11 @@ explain_suspects(struct q2_placing *placing, bool shared, struct q2_error *err)
         const struct q2_suspect *suspect = &survey->suspects[i];
         struct q2_slot_map *map = suspect->is_l1 ? &placing->slots->maps[suspect->map] : NULL;
         if (!map || !map->raw || suspect->l1_index >= map->slots ||
-            map->state[suspect->l1_index] != Q2_SLOT_SUSPECT ||
-            shared != ((suspect->why & Q2_SUSPECT_SHARED) && is_other_owner(placing, suspect)))
+            map->state[suspect->l1_index] != Q2_SLOT_SUSPECT || turn != turn_of(placing, suspect) ||
+            (turn == BLANK && !are_alone(placing, suspect)))
             continue;
         struct choice choice;
-        if (shared) {
+        if (turn == SHARED) {
             rc = explain_shared(placing, suspect, err);
             continue;
         }
@@ -349,9 +387,9 @@ int
 q2_place_flips(struct q2_placing *placing, struct q2_error *err)
 {
     struct q2_carving *carving = placing->carving;
-    int rc = explain_suspects(placing, false, err);
-    if (rc == 0)
-        rc = explain_suspects(placing, true, err);
+    int rc = 0;
+    for (enum turn turn = ALONE; turn < TURNS && rc == 0; turn++)
+        rc = explain_suspects(placing, turn, err);
     for (uint64_t i = 0; i < carving->count && rc == 0; i++) {
         struct q2_carved *table = &carving->tables[i];
         if (table->like_l2 && !table->is_l1 && !table->is_data && !table->placed)
