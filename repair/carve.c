@@ -205,16 +205,6 @@ keep(struct q2_carving *carving, const struct q2_carved *table, struct q2_error 
     return 0;
 }
 
-/* Whether a cluster is the refcount table, by the header: that has the form of an L2 table, and
- * where refcounts are doubted it is among the lost. */
-static bool
-is_refcount_table(const struct q2_check *check, uint64_t offset)
-{
-    uint64_t start = check->header.refcount_table_offset;
-    return check->refcount_entries && offset >= start &&
-           offset - start < check->refcount_entries * 8;
-}
-
 static int
 probe(struct q2_carving *carving, uint64_t cluster, struct q2_error *err)
 {
@@ -223,8 +213,7 @@ probe(struct q2_carving *carving, uint64_t cluster, struct q2_error *err)
                               .home = Q2_NO_SLOT,
                               .named = Q2_NO_SLOT};
     bool l1;
-    if (carving->dropped || is_refcount_table(slots->scene->check, table.offset) ||
-        !has_form(carving, table.offset, &table.like_l2, &l1))
+    if (carving->dropped || !has_form(carving, table.offset, &table.like_l2, &l1))
         return 0;
     int rc = q2_table_facts(carving, table.offset, &table.facts, err);
     if (rc < 0)

@@ -63,6 +63,9 @@ int q2_scene_open(struct q2_file *base, const struct q2_scene_options *options,
                   struct q2_error *err);
 void q2_scene_close(struct q2_scene *scene);
 
+/* Let checks decode compressed clusters from here on, if there are any: nothing has been edited. */
+int q2_scene_look_deeper(struct q2_scene *scene, struct q2_error *err);
+
 /* Throw away all edits and the plan (not its bans), and begin anew. */
 int q2_scene_restart(struct q2_scene *scene, struct q2_error *err);
 
@@ -73,8 +76,11 @@ int q2_scene_recheck(struct q2_scene *scene, struct q2_error *err);
  * proven, and is something: until q2_scene_settle, base, before and plan are the new round's. */
 int q2_scene_advance(struct q2_scene *scene, struct q2_error *err);
 
+/* The check of the image as it was before all rounds; NULL: it has no header. */
+const struct q2_check *q2_scene_origin(const struct q2_scene *scene);
+
 /* Forget the round at hand, if there was one before; the image as it was, and what all other rounds
- * have done to it, are the scene's again. */
+ * have done to it, are the scene's again. What it could not look for stays noted. */
 void q2_scene_settle(struct q2_scene *scene);
 
 /* Faults of a problem in the newest check. */

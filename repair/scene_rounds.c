@@ -15,7 +15,6 @@ struct q2_ground {
     struct q2_file *base, *file; /* the image, and the overlay with the edits of all rounds */
     struct q2_check *before;     /* of `base` */
     struct q2_plan plan;         /* of all rounds */
-    const char *unsearched;
 };
 
 /* ---- plans ---- */
@@ -94,7 +93,6 @@ merge(struct q2_scene *scene, struct q2_error *err)
         rc = q2_plan_append(&ground->plan, &scene->plan, err);
     if (rc < 0)
         return rc;
-    ground->unsearched = scene->unsearched;
     q2_check_free(scene->before);
     scene->before = scene->check;
     return 0;
@@ -115,8 +113,7 @@ begin(struct q2_scene *scene, struct q2_error *err)
     *ground = (struct q2_ground){.base = scene->base,
                                  .file = scene->file,
                                  .before = scene->before,
-                                 .plan = scene->plan,
-                                 .unsearched = scene->unsearched};
+                                 .plan = scene->plan};
     q2_scene_work(scene, q2_overlay_cost(scene->file)); /* the limit is one for all rounds */
     scene->ground = ground;
     scene->base = scene->file;
@@ -130,10 +127,13 @@ int
 q2_scene_advance(struct q2_scene *scene, struct q2_error *err)
 {
     int rc = scene->ground ? merge(scene, err) : begin(scene, err);
-    if (rc < 0)
-        return rc;
-    scene->unsearched = NULL;
-    return q2_scene_restart(scene, err);
+    return rc < 0 ? rc : q2_scene_restart(scene, err);
+}
+
+const struct q2_check *
+q2_scene_origin(const struct q2_scene *scene)
+{
+    return scene->ground ? scene->ground->before : scene->before;
 }
 
 void
@@ -151,7 +151,6 @@ q2_scene_settle(struct q2_scene *scene)
     scene->file = ground->file;
     scene->before = ground->before;
     scene->plan = ground->plan;
-    scene->unsearched = ground->unsearched;
     if (scene->check)
         scene->check->file = scene->file;
     free(ground);

@@ -64,6 +64,7 @@ q2_survey_free(struct q2_survey *survey)
     q2_budget_free(budget, survey->shared, words, 8);
     q2_budget_free(budget, survey->counted, words, 8);
     q2_budget_free(budget, survey->false_blocks, words, 8);
+    q2_budget_free(budget, survey->counting, words, 8);
     q2_budget_free(budget, survey->stored, words, 8);
     q2_budget_free(budget, survey->references, survey->reference_capacity,
                    sizeof *survey->references);
@@ -149,6 +150,26 @@ disbelieve(struct q2_survey *survey, uint64_t index)
     }
 }
 
+/* The refcount table and its blocks, whether they are sound or not, are nobody's data. Nor are they
+ * once the repair has made others: what they held is still there. Of a table from before, which the
+ * header may have named wrongly, only what leads to blocks. */
+static void
+mark_counting(struct q2_survey *survey, const struct q2_check *check)
+{
+    const struct q2_geometry *geometry = &survey->scene->check->geometry;
+    if (!check || !(check->usable & Q2_USABLE_REFCOUNTS) ||
+        check->geometry.cluster_bits != geometry->cluster_bits)
+        return;
+    uint64_t table = check->header.refcount_table_offset;
+    for (uint64_t i = 0; i < check->refcount_entries; i++) {
+        uint64_t block = q2_refcount_block(check, i);
+        if (check == survey->scene->check || block > Q2_REFCOUNT_BLOCK_UNKNOWN)
+            mark_range(survey, survey->counting, table + i * 8, 8);
+        if (block > Q2_REFCOUNT_BLOCK_UNKNOWN)
+            mark_range(survey, survey->counting, block, 1);
+    }
+}
+
 static int
 mark_refcounts(struct q2_survey *survey, struct q2_error *err)
 {
@@ -180,6 +201,9 @@ mark_structures(struct q2_survey *survey, struct q2_error *err)
 {
     const struct q2_check *check = survey->scene->check;
     int rc = check->usable & Q2_USABLE_REFCOUNTS ? mark_refcounts(survey, err) : 0;
+    mark_counting(survey, check);
+    mark_counting(survey, survey->scene->before);
+    mark_counting(survey, q2_scene_origin(survey->scene));
     for (uint64_t i = 0; i < check->region_count; i++)
         if (check->regions[i].owner.kind != Q2_OWNER_REFCOUNT_TABLE)
             mark_structure(survey, check->regions[i].offset, check->regions[i].length);
@@ -256,8 +280,8 @@ settle(struct q2_survey *survey, struct q2_error *err)
 static int
 run(struct q2_survey *survey, bool entries, struct q2_error *err)
 {
-    uint64_t **sets[] = {&survey->structures, &survey->sound, &survey->shared, &survey->counted,
-                         &survey->false_blocks};
+    uint64_t **sets[] = {&survey->structures, &survey->sound,        &survey->shared,
+                         &survey->counted,    &survey->false_blocks, &survey->counting};
     int rc = 0;
     for (size_t i = 0; i < sizeof sets / sizeof sets[0] && rc == 0; i++)
         rc = new_set(survey, sets[i], err);
@@ -324,7 +348,8 @@ q2_survey_refcount(const struct q2_survey *survey, struct q2_refcount_reader *re
 bool
 q2_survey_lost(const struct q2_survey *survey, uint64_t cluster)
 {
-    if (cluster == 0 || cluster >= survey->clusters || q2_bit_test(survey->sound, cluster))
+    if (cluster == 0 || cluster >= survey->clusters || q2_bit_test(survey->sound, cluster) ||
+        q2_bit_test(survey->counting, cluster))
         return false;
     bool counts = survey->counts_help && is_believed(survey, cluster);
     return q2_bit_test(counts ? survey->counted : survey->stored, cluster);

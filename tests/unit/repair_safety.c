@@ -13,6 +13,7 @@
 #include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { CLUSTER = 4096, L2_AT = 4 * CLUSTER };
@@ -60,6 +61,32 @@ Test(repair_safety, a_pointer_behind_a_cut_is_right)
     cr_expect(q2_plan_names(q2_repair_actions(repair), 0, 65 * CLUSTER, CLUSTER));
     q2_repair_free(repair);
     q2_file_close(file);
+}
+
+/* What counts references is nobody's data, whatever it holds, and neither is what did before other
+ * blocks were made. */
+Test(repair_safety, refcounts_are_not_lost_data)
+{
+    static const char *const damages[] = {
+        "zero-fill offset(refcount_block[0]) 4K\ntruncate 60 * 4K\n",
+        "fill offset(refcount_block[0]) 4K 0x5a\ntruncate 60 * 4K\n",
+        "fill offset(refcount_block[0]) 4K 0x5a\nl2[3].offset = 12K\n",
+        "zero-fill offset(refcount_table[0]) 8\nl2[3].offset = 12K\n",
+    };
+    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
+        char image[200];
+        snprintf(image, sizeof image, "cluster-size 4K\nsize 1M\nwrite 0 272K random\n%s",
+                 damages[i]);
+        struct q2_file *file = build_image(image);
+        struct q2_repair *repair = plan_for(file);
+        for (uint64_t k = 0; k < 68; k++) {
+            uint64_t offset = q2_entry_offset(word_at(q2_repair_file(repair), L2_AT + k * 8));
+            cr_expect(offset == 0 || offset == (5 + k) * CLUSTER || offset == 3 * CLUSTER,
+                      "%zu: entry %d", i, (int)k);
+        }
+        q2_repair_free(repair);
+        q2_file_close(file);
+    }
 }
 
 /* Without the pointer to a table, refcounts alone say that what it maps is lost. */
