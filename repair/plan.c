@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { EVIDENCE_SIZE = 400 };
+enum {
+    EVIDENCE_SIZE = 400,
+    MAX_BANS = 8, /* of single actions of a kind */
+};
 
 static const struct {
     const char *id, *sentence;
@@ -120,7 +123,7 @@ static bool
 is_banned(const struct q2_plan *plan, enum q2_action_kind kind, uint64_t key)
 {
     for (uint64_t i = 0; i < plan->ban_count; i++)
-        if (plan->bans[i].kind == kind && plan->bans[i].key == key)
+        if (plan->bans[i].kind == kind && (plan->bans[i].all || plan->bans[i].key == key))
             return true;
     return false;
 }
@@ -277,16 +280,15 @@ q2_plan_forget_offers(struct q2_plan *plan)
 int
 q2_plan_append(struct q2_plan *plan, struct q2_plan *other, struct q2_error *err)
 {
-    uint64_t moved = 0;
-    while (moved < other->count &&
-           grow(plan, &plan->actions, plan->count, &plan->capacity, sizeof *plan->actions))
-        plan->actions[plan->count++] = other->actions[moved++];
-    for (uint64_t i = moved; i < other->count; i++)
-        other->actions[i - moved] = other->actions[i];
-    other->count -= moved;
-    if (plan->failed)
-        *err = plan->error;
-    return plan->failed;
+    while (plan->capacity - plan->count < other->count)
+        if (!grow(plan, &plan->actions, plan->capacity, &plan->capacity, sizeof *plan->actions)) {
+            *err = plan->error;
+            return plan->failed;
+        }
+    for (uint64_t i = 0; i < other->count; i++)
+        plan->actions[plan->count++] = other->actions[i];
+    other->count = 0;
+    return 0;
 }
 
 /* How far an applied change that covers guest byte `offset` reaches; `offset` if there is none. */
@@ -326,7 +328,54 @@ q2_plan_ban(struct q2_plan *plan, uint64_t index, struct q2_error *err)
             *err = plan->error;
         return plan->failed;
     }
+    const struct q2_action *action = &plan->actions[index];
+    uint64_t alike = 0;
+    for (uint64_t i = 0; i < plan->ban_count; i++)
+        alike += plan->bans[i].kind == action->kind;
     plan->bans[plan->ban_count++] =
-        (struct q2_ban){.kind = plan->actions[index].kind, .key = plan->actions[index].key};
+        (struct q2_ban){.kind = action->kind, .all = alike >= MAX_BANS, .key = action->key};
     return 0;
+}
+
+void
+q2_plan_forget_bans(struct q2_plan *plan)
+{
+    plan->ban_count = 0;
+}
+
+/* Whether an action only makes good what others have changed, so that none of them could be proven
+ * without it. */
+static bool
+follows_others(enum q2_action_kind kind)
+{
+    return kind == Q2_ACTION_REBUILD_REFCOUNTS || kind == Q2_ACTION_MEND_REFCOUNTS ||
+           kind == Q2_ACTION_EXTEND_FILE || kind == Q2_ACTION_MEND_COPIED ||
+           kind == Q2_ACTION_MEND_FEATURES;
+}
+
+bool
+q2_plan_bans_followers(const struct q2_plan *plan)
+{
+    bool found = false;
+    for (uint64_t i = 0; i < plan->ban_count; i++)
+        found |= follows_others(plan->bans[i].kind);
+    return found;
+}
+
+uint64_t
+q2_plan_least_sure(const struct q2_plan *plan)
+{
+    uint64_t found = UINT64_MAX;
+    bool follows = true; /* the one found */
+    for (uint64_t i = 0; i < plan->count; i++) {
+        const struct q2_action *action = &plan->actions[i];
+        bool does = follows_others(action->kind);
+        if (!action->applied || (does && !follows))
+            continue;
+        if (found == UINT64_MAX || does != follows ||
+            action->confidence >= plan->actions[found].confidence)
+            found = i;
+        follows = does;
+    }
+    return found;
 }

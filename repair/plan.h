@@ -88,6 +88,7 @@ struct q2_action {
 /* An action that must not be done again, because the proof failed on it. */
 struct q2_ban {
     enum q2_action_kind kind;
+    bool all; /* nor any other of its kind */
     uint64_t key;
 };
 
@@ -149,7 +150,16 @@ void q2_plan_forget_offers(struct q2_plan *plan);
 /* Move all actions of another plan of the same budget behind those of this one. */
 int q2_plan_append(struct q2_plan *plan, struct q2_plan *other, struct q2_error *err);
 
-/* Ban the action at `index` from later attempts. */
+/* Ban the action at `index` from later attempts, and all of its kind once several are banned: many
+ * of a kind tend to fail alike. */
 int q2_plan_ban(struct q2_plan *plan, uint64_t index, struct q2_error *err);
+void q2_plan_forget_bans(struct q2_plan *plan);
+
+/* Whether refcounts or flags are banned, which most of what else is done cannot do without. */
+bool q2_plan_bans_followers(const struct q2_plan *plan);
+
+/* The applied action that is to go where the proof blames none: the last of the least sure, and not
+ * refcounts or flags while there is any else. UINT64_MAX: none is applied. */
+uint64_t q2_plan_least_sure(const struct q2_plan *plan);
 
 #endif

@@ -23,7 +23,7 @@
 enum {
     MAX_ROUNDS = 4,
     MAX_ATTEMPTS = 16,
-    MAX_BLIND_ATTEMPTS = 2, /* of them, when the work that may be done is used up */
+    MAX_BLIND_ATTEMPTS = 2, /* without looking for anything, when that was too much or in vain */
     MAX_PASSES = 4,
     MAX_PARTIAL_PASSES = 12, /* at lower levels, and such that end early */
 };
@@ -32,7 +32,7 @@ struct q2_repair {
     struct q2_repair_options options;
     struct q2_scene_options scene_options;
     struct q2_scene *scene;
-    struct q2_objection objections[MAX_ROUNDS * MAX_ATTEMPTS];
+    struct q2_objection objections[MAX_ROUNDS * (MAX_ATTEMPTS + MAX_BLIND_ATTEMPTS)];
     size_t objection_count;
 };
 
@@ -218,18 +218,6 @@ run_stages(struct q2_scene *scene, struct q2_error *err)
     return rc;
 }
 
-/* The applied action that is to go where the proof blames none: the last of the least sure. */
-static uint64_t
-least_sure(const struct q2_plan *plan)
-{
-    uint64_t found = UINT64_MAX;
-    for (uint64_t i = 0; i < plan->count; i++)
-        if (plan->actions[i].applied &&
-            (found == UINT64_MAX || plan->actions[i].confidence >= plan->actions[found].confidence))
-            found = i;
-    return found;
-}
-
 /* After the last attempt: nothing is to be done. */
 static int
 give_up(struct q2_repair *repair, struct q2_error *err)
@@ -266,7 +254,7 @@ attempt(struct q2_repair *repair, bool *ret_proven, struct q2_error *err)
     }
     uint64_t blame = objection->action;
     if (blame >= scene->plan.count || !scene->plan.actions[blame].applied)
-        blame = least_sure(&scene->plan);
+        blame = q2_plan_least_sure(&scene->plan);
     if (blame != UINT64_MAX)
         rc = q2_plan_ban(&scene->plan, blame, err);
     repair->objection_count++;
@@ -274,44 +262,85 @@ attempt(struct q2_repair *repair, bool *ret_proven, struct q2_error *err)
     return rc;
 }
 
-/* What there was to find would have passed a limit, of memory or of work. What was found by then
- * is thrown away with all else: begin anew without looking for anything. */
+/* What there is to find would pass a limit, of memory or of work. */
+static const char too_large[] = "what there is to look for and to count would take more memory "
+                                "than a repair may take; --max-memory allows more";
+static const char too_long[] = "it is so large, or damaged in so many places, that what is lost "
+                               "could not be looked for in bounded time";
+static const char unproven[] =
+    "what there is to do about anything but refcounts and flags could not "
+    "be proven";
+
+/* What was found so far is thrown away with all else: begin anew without looking for anything. */
 static int
-go_blind(struct q2_repair *repair, struct q2_error *err)
+go_blind(struct q2_repair *repair, const char *why, size_t *most, struct q2_error *err)
 {
     struct q2_scene *scene = repair->scene;
+    if (why != too_large)
+        *most = repair->objection_count + MAX_BLIND_ATTEMPTS;
     scene->blind = true;
-    scene->unsearched =
-        q2_scene_exhausted(scene)
-            ? "it is so large, or damaged in so many places, that what is lost could not be "
-              "looked for in bounded time"
-            : "what there is to look for and to count would take more memory than --max-memory "
-              "allows";
+    scene->unsearched = why;
+    q2_plan_forget_bans(&scene->plan);
     return q2_scene_restart(scene, err);
+}
+
+/* Whether what was tried leaves nothing to be done, or no attempt to do it: refcounts and flags may
+ * have gone with the rest. After the first round they are right. */
+static bool
+is_in_vain(const struct q2_scene *scene, bool proven, bool last)
+{
+    if (scene->ground)
+        return false;
+    return proven ? scene->check == scene->before && q2_plan_bans_followers(&scene->plan) : last;
 }
 
 /* Attempts until one is proven. *ret_done: it has changed anything. */
 static int
 make_round(struct q2_repair *repair, bool *ret_done, struct q2_error *err)
 {
+    struct q2_scene *scene = repair->scene;
     bool proven = false;
     size_t first = repair->objection_count, most = first + MAX_ATTEMPTS;
     int rc = 0;
+    scene->unsearched = NULL;
     while (rc == 0 && !proven && repair->objection_count < most) {
         if (repair->objection_count > first)
-            rc = q2_scene_restart(repair->scene, err);
+            rc = q2_scene_restart(scene, err);
         if (rc == 0)
             rc = attempt(repair, &proven, err);
-        if (rc != Q2_ERR_BUDGET || repair->scene->blind)
+        if (scene->blind)
             continue;
-        rc = go_blind(repair, err);
-        if (q2_scene_exhausted(repair->scene))
-            most = q2_min(most, repair->objection_count + MAX_BLIND_ATTEMPTS);
+        bool vain = rc == 0 && is_in_vain(scene, proven, repair->objection_count == most);
+        if (rc == Q2_ERR_BUDGET)
+            rc = go_blind(repair, q2_scene_exhausted(scene) ? too_long : too_large, &most, err);
+        else if (vain)
+            rc = go_blind(repair, unproven, &most, err);
+        proven &= !vain;
     }
     if (rc == 0 && !proven)
         rc = give_up(repair, err);
-    *ret_done = rc == 0 && repair->scene->check != repair->scene->before;
+    *ret_done = rc == 0 && scene->check != scene->before;
     return rc;
+}
+
+/* What was proven before is none the worse for what a later round cannot do for lack of memory. */
+static int
+make_later_round(struct q2_repair *repair, bool *ret_done, struct q2_error *err)
+{
+    struct q2_scene *scene = repair->scene;
+    size_t objections = repair->objection_count;
+    int rc = q2_scene_look_deeper(scene, err);
+    if (rc == 0)
+        rc = make_round(repair, ret_done, err);
+    if (rc == 0 && *ret_done)
+        return 0;
+    repair->objection_count = objections;
+    *ret_done = false;
+    if (rc < 0)
+        scene->unsearched = too_large;
+    if (scene->before && q2_check_exit(scene->before) == Q2_EXIT_CLEAN)
+        scene->unsearched = NULL; /* there is nothing to look for */
+    return rc == Q2_ERR_BUDGET ? 0 : rc;
 }
 
 static int
@@ -321,12 +350,9 @@ make_plan(struct q2_repair *repair, struct q2_error *err)
     bool done = false;
     int rc = make_round(repair, &done, err);
     for (int round = 1; rc == 0 && done && round < MAX_ROUNDS && !scene->blind; round++) {
-        size_t objections = repair->objection_count;
         rc = q2_scene_advance(scene, err);
         if (rc == 0)
-            rc = make_round(repair, &done, err);
-        if (!done)
-            repair->objection_count = objections;
+            rc = make_later_round(repair, &done, err);
     }
     if (rc == 0 && done && scene->ground)
         rc = q2_scene_advance(scene, err);

@@ -116,16 +116,25 @@ static bool
 needs_decoding(const struct q2_scene *scene)
 {
     const struct q2_check *check = scene->before;
-    return check && !scene->options->deep && scene->plan.level != Q2_LEVEL_LEAKS && check->packed;
+    return check && check->packed && !scene->options->deep && !scene->deep &&
+           scene->plan.level != Q2_LEVEL_LEAKS;
 }
 
-static int
-check_deeper(struct q2_scene *scene, struct q2_error *err)
+int
+q2_scene_look_deeper(struct q2_scene *scene, struct q2_error *err)
 {
+    struct q2_check *deeper;
+    if (!needs_decoding(scene))
+        return 0;
     scene->deep = true;
+    int rc = run_check(scene, scene->base, &deeper, err);
+    if (rc < 0)
+        return rc;
     q2_check_free(scene->before);
-    scene->before = NULL;
-    return run_check(scene, scene->base, &scene->before, err);
+    scene->before = scene->check = deeper;
+    if (deeper)
+        deeper->file = scene->file;
+    return 0;
 }
 
 static void
@@ -157,8 +166,8 @@ q2_scene_open(struct q2_file *base, const struct q2_scene_options *options,
     rc = q2_file_new_overlay(base, &scene->budget, &scene->file, err);
     if (rc == 0)
         rc = run_check(scene, base, &scene->before, err);
-    if (rc == 0 && needs_decoding(scene))
-        rc = check_deeper(scene, err);
+    if (rc == 0)
+        rc = q2_scene_look_deeper(scene, err);
     if (rc == 0)
         rc = cover_header(scene, err);
     if (rc < 0) {

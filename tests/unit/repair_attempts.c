@@ -91,3 +91,31 @@ Test(repair_attempts, little_memory)
     cr_expect_gt(partial, 3);
     cr_expect_gt(whole, 1);
 }
+
+/* More clusters are shared than can be compared once each has its own: none of that is done, but
+ * what has nothing to do with it is. */
+Test(repair_attempts, objections_of_one_kind)
+{
+    enum { CLUSTER = 64 << 10, SHARED = 1200, L2_AT = 4 * CLUSTER, COUNT_AT = 2 * CLUSTER };
+    Q2_AUTOCLOSE struct q2_file *file = build_image("cluster-size 64K\nsize 128M\n"
+                                                    "write 0 64K 0x11\nrefcount[1] = 0\n");
+    uint64_t entry = word_at(file, L2_AT);
+    uint8_t bytes[8];
+    q2_store_be64(bytes, entry);
+    for (uint64_t i = 0; i < SHARED; i++)
+        cr_assert_eq(q2_file_write(file, L2_AT + i * 8, bytes, sizeof bytes, NULL), 0);
+    struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
+    cr_expect_not_null(q2_repair_objection(repair, 0));
+    cr_expect_not_null(q2_repair_unsearched(repair));
+    cr_expect(q2_repair_needed(repair));
+    cr_expect_eq(q2_check_problem_count(q2_repair_before(repair), Q2_PROBLEM_REFCOUNT_ZERO).count,
+                 1);
+    for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
+        enum q2_problem problem = (enum q2_problem)p;
+        uint64_t left = q2_check_problem_count(q2_repair_after(repair), problem).count;
+        cr_expect_eq(left, problem == Q2_PROBLEM_OVERLAP_DATA ? SHARED - 1 : 0, "%s",
+                     q2_problem_id(problem));
+    }
+    cr_expect(is_settled(repair, false));
+    q2_repair_free(repair);
+}

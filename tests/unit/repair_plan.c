@@ -138,6 +138,53 @@ Test(repair_plan, bans)
     paper_destroy(&paper);
 }
 
+/* Where several of a kind have failed, the rest of them are not tried one by one. */
+Test(repair_plan, bans_of_a_kind)
+{
+    struct paper paper;
+    unsigned banned = 0;
+    paper_init(&paper, Q2_LEVEL_CERTAIN, 1 << 20);
+    while (begin(&paper, Q2_ACTION_MEND_L2_ENTRY, Q2_CERTAIN, banned) && banned < 100) {
+        cr_assert_eq(q2_plan_ban(&paper.plan, 0, NULL), 0);
+        q2_plan_restart(&paper.plan);
+        banned++;
+    }
+    cr_expect_gt(banned, 4);
+    cr_expect_lt(banned, 12);
+    cr_expect(begin(&paper, Q2_ACTION_MATCH_L2_ENTRY, Q2_CERTAIN, 8), "another kind");
+    q2_plan_forget_bans(&paper.plan);
+    cr_expect(begin(&paper, Q2_ACTION_MEND_L2_ENTRY, Q2_CERTAIN, 8));
+    paper_destroy(&paper);
+}
+
+/* Where no action is to blame, refcounts and flags go last: nothing else does without them. */
+Test(repair_plan, least_sure)
+{
+    static const struct {
+        enum q2_action_kind kind;
+        enum q2_confidence confidence;
+    } actions[] = {{Q2_ACTION_MEND_L2_ENTRY, Q2_LIKELY},    {Q2_ACTION_MATCH_L2_ENTRY, Q2_GUESS},
+                   {Q2_ACTION_FILL_GAP, Q2_CERTAIN},        {Q2_ACTION_MEND_L2_ENTRY, Q2_LIKELY},
+                   {Q2_ACTION_REBUILD_REFCOUNTS, Q2_GUESS}, {Q2_ACTION_MEND_COPIED, Q2_CERTAIN}};
+    static const uint64_t order[] = {3, 0, 2, 4, 5};
+    struct paper paper;
+    paper_init(&paper, Q2_LEVEL_LIKELY, 1 << 20);
+    cr_expect_eq(q2_plan_least_sure(&paper.plan), UINT64_MAX);
+    for (size_t i = 0; i < 6; i++)
+        begin(&paper, actions[i].kind, actions[i].confidence, i);
+    cr_expect_not(paper.plan.actions[1].applied);
+    paper.plan.actions[4].applied = true;
+    for (size_t i = 0; i < 5; i++) {
+        cr_assert_eq(q2_plan_least_sure(&paper.plan), order[i], "turn %zu", i);
+        cr_expect_not(q2_plan_bans_followers(&paper.plan) && i < 4);
+        cr_assert_eq(q2_plan_ban(&paper.plan, order[i], NULL), 0);
+        paper.plan.actions[order[i]].applied = false;
+    }
+    cr_expect(q2_plan_bans_followers(&paper.plan));
+    cr_expect_eq(q2_plan_least_sure(&paper.plan), UINT64_MAX);
+    paper_destroy(&paper);
+}
+
 /* ---- ranges ---- */
 
 Test(repair_plan, joins_neighbours)

@@ -157,3 +157,30 @@ Test(repair_rounds, changes_follow_their_maps)
     }
     q2_scene_close(scene);
 }
+
+/* Compressed clusters that a round has made readable are decoded from the next on. */
+Test(repair_rounds, looks_deeper_once_there_is_something)
+{
+    Q2_AUTOCLOSE struct q2_file *healthy =
+        build_image("cluster-size 4K\nsize 1M\nwrite-compressed 0 64K text 3\n");
+    Q2_AUTOCLOSE struct q2_file *file =
+        build_image("cluster-size 4K\nsize 1M\nwrite-compressed 0 64K text 3\n"
+                    "fill map(8K).offset 300 random\nl1[0] = 0\n");
+    struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, false);
+    uint64_t at = scene->check->header.l1_table_offset;
+    cr_expect_not(scene->deep);
+    act(scene, at, word_at(healthy, at), 0);
+    cr_expect_eq(q2_scene_count(scene, Q2_PROBLEM_COMPRESSED_BROKEN), 0);
+    advance(scene);
+    cr_assert_eq(q2_scene_look_deeper(scene, NULL), 0);
+    cr_expect(scene->deep);
+    cr_expect_gt(q2_scene_count(scene, Q2_PROBLEM_COMPRESSED_BROKEN), 0);
+    cr_expect_eq(scene->check, scene->before);
+    cr_expect_eq(scene->check->file, scene->file);
+    const struct q2_check *deep = scene->check;
+    cr_assert_eq(q2_scene_look_deeper(scene, NULL), 0);
+    cr_expect_eq(scene->check, deep, "once");
+    q2_scene_settle(scene);
+    cr_expect_gt(q2_scene_count(scene, Q2_PROBLEM_COMPRESSED_BROKEN), 0);
+    q2_scene_close(scene);
+}
