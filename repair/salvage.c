@@ -84,7 +84,7 @@ refuse_itself(const struct salvage *salvage, const char *path, struct q2_error *
                             source->backing_path};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (others[i] && q2_salvage_same_file(path, others[i]))
-            return q2_error_set(err, Q2_ERR_EXISTS, "%s: belongs to the image that is salvaged",
+            return q2_error_set(err, Q2_ERR_OPEN, "%s: belongs to the image that is salvaged",
                                 path);
     return 0;
 }
@@ -93,6 +93,8 @@ static int
 check_output(const struct salvage *salvage, const char *path, bool may_exist, struct q2_error *err)
 {
     int rc = refuse_itself(salvage, path, err);
+    if (rc == 0 && q2_salvage_same_file(path, salvage->map_path))
+        rc = q2_error_set(err, Q2_ERR_OPEN, "%s: cannot be the new image and its map", path);
     if (rc == 0 && !may_exist && access(path, F_OK) == 0)
         return q2_error_set(err, Q2_ERR_EXISTS, "%s: exists already", path);
     return rc;

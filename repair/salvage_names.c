@@ -61,15 +61,7 @@ q2_salvage_output_name(const struct salvage *salvage, uint32_t map, bool vm_stat
     return length < 0 ? NULL : path;
 }
 
-bool
-q2_salvage_same_file(const char *path, const char *other)
-{
-    struct stat a, b;
-    return stat(path, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
-           a.st_ino == b.st_ino;
-}
-
-/* ---- the backing file ---- */
+/* ---- the same file by two names ---- */
 
 /* The folder that `path` is in, as the system has it; NULL where there is none. */
 static char *
@@ -78,6 +70,29 @@ folder_of(const char *path)
     Q2_AUTOFREE char *copy = strdup(path);
     return copy ? realpath(dirname(copy), NULL) : NULL;
 }
+
+/* Names of files that do not exist yet are the same if they are so in one folder. */
+static bool
+is_same_name(const char *path, const char *other)
+{
+    const char *a = strrchr(path, '/'), *b = strrchr(other, '/');
+    if (strcmp(a ? a + 1 : path, b ? b + 1 : other) != 0)
+        return false;
+    Q2_AUTOFREE char *left = folder_of(path);
+    Q2_AUTOFREE char *right = folder_of(other);
+    return left && right && strcmp(left, right) == 0;
+}
+
+bool
+q2_salvage_same_file(const char *path, const char *other)
+{
+    struct stat a, b;
+    if (stat(path, &a) < 0 || stat(other, &b) < 0)
+        return is_same_name(path, other);
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* ---- the backing file ---- */
 
 char *
 q2_salvage_backing_name(const struct salvage *salvage)

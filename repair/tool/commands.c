@@ -11,6 +11,7 @@
 #include "repair/json.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 bool
@@ -42,6 +43,17 @@ command_fail(const struct options *options, const char *name, const struct q2_er
     q2_json_end(&json, '}');
     putchar('\n');
     return (int)status;
+}
+
+int
+command_refuse_image(const struct options *options, const char *image, struct q2_error *err)
+{
+    struct stat st, other;
+    if (!options->journal || stat(options->journal, &st) < 0 || stat(image, &other) < 0 ||
+        st.st_dev != other.st_dev || st.st_ino != other.st_ino)
+        return 0;
+    return q2_error_set(err, Q2_ERR_OPEN, "%s: is the image itself, and no journal of it",
+                        options->journal);
 }
 
 int

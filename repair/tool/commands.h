@@ -20,6 +20,9 @@ int command_explain(const struct options *options);
 int command_fail(const struct options *options, const char *name, const struct q2_error *err,
                  const char *hint);
 
+/* Refuse a journal that is the image: opening both would find the image in use. */
+int command_refuse_image(const struct options *options, const char *image, struct q2_error *err);
+
 /* Whether progress is to be shown. */
 bool command_shows_progress(const struct options *options);
 

@@ -257,11 +257,14 @@ static bool
 options_fit(const struct options *options, const struct given *given)
 {
     bool repair = options->action == ACTION_REPAIR;
+    bool works = repair || options->action == ACTION_SALVAGE;
     bool plans = options->dry_run || options->plan || options->level_given || options->discard;
     return !(
         refuse(!repair && (plans || options->deep || options->limit || given->journal),
                "--dry-run, --apply-plan, --leaks, --likely, --guess, --discard, --deep, --limit "
                "and --journal are for repairs alone") ||
+        refuse(!works && (options->progress || options->threads || options->max_memory),
+               "--progress, --threads and --max-memory are for repairs and salvages alone") ||
         refuse(options->plan &&
                    (options->dry_run || options->level_given || options->discard || options->deep),
                "--apply-plan takes the level and all else from the plan") ||

@@ -311,7 +311,8 @@ static int
 resume(struct run *run)
 {
     struct q2_error err = {0};
-    if (journals_find(run->options->image, run->options->journal, !run->options->dry_run,
+    if (command_refuse_image(run->options, run->options->image, &err) < 0 ||
+        journals_find(run->options->image, run->options->journal, !run->options->dry_run,
                       &run->found, &err) < 0)
         return fail(run, &err, NULL);
     if (run->found.count == 0)

@@ -103,7 +103,8 @@ command_undo(const struct options *options)
         return Q2_EXIT_INCOMPLETE;
     }
     int status;
-    if (q2_file_open(undo.image_name, Q2_OPEN_WRITE, &undo.image, &err) < 0 ||
+    if (command_refuse_image(options, undo.image_name, &err) < 0 ||
+        q2_file_open(undo.image_name, Q2_OPEN_WRITE, &undo.image, &err) < 0 ||
         q2_file_open(options->journal, Q2_OPEN_WRITE, &undo.journal, &err) < 0)
         status = command_fail(options, undo.image_name, &err, NULL);
     else

@@ -56,7 +56,13 @@ damaged.qcow2 clean.qcow2|one image at a time
 --undo=j --dry-run damaged.qcow2|for repairs alone
 --undo=j|does not say by its name
 --undo=damaged.qcow2.qcow2kit-undo|cannot be opened
+--undo=j -p damaged.qcow2|for repairs and salvages alone
+--undo=j --threads=1 damaged.qcow2|for repairs and salvages alone
+--undo=j --max-memory=64M damaged.qcow2|for repairs and salvages alone
 --explain-actions damaged.qcow2|takes no image
+--journal=damaged.qcow2 damaged.qcow2|is the image itself
+--journal=./damaged.qcow2 damaged.qcow2|is the image itself
+--undo=damaged.qcow2 damaged.qcow2|is the image itself
 --dry-run absent.qcow2|cannot be opened
 END
 same damaged.qcow2 "$before"

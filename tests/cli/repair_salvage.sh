@@ -53,7 +53,15 @@ mend 1 --salvage=out.raw healthy.qcow2
 err_has "exists already"
 mend 1 --salvage=healthy.qcow2 --force healthy.qcow2
 err_has "belongs to the image"
+! grep -q -- --force err || fail "it says that --force would do it"
 same healthy.qcow2 "$before"
+mkdir new
+for name in new/out new/../new/out; do
+    mend 1 --salvage=new/out --map="$name" healthy.qcow2
+    err_has "cannot be the new image and its map"
+    rmdir new || fail "something is left"
+    mkdir new
+done
 mend 0 -q --salvage=out.raw --force healthy.qcow2
 rm out.*
 

@@ -321,7 +321,7 @@ Test(salvage, writes_over_nothing_unasked)
     build("out.raw", "size 1M\n");
     const struct q2_salvage_options force = {.overwrite = true};
     cr_expect_eq(salvage("out.raw", &(struct q2_salvage_options){0}, &result, &err), Q2_ERR_EXISTS);
-    cr_expect_eq(salvage("image", &force, &result, &err), Q2_ERR_EXISTS);
+    cr_expect_eq(salvage("image", &force, &result, &err), Q2_ERR_OPEN);
     cr_expect_eq(salvage("out.raw", &force, &result, &err), 0, "%s", err.message);
     expect_all_same("out.raw", Q2_DISK_RAW, NULL, "forced");
     /* A snapshot's file is in the way. */
