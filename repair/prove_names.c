@@ -136,7 +136,8 @@ is_own(struct q2_proof_names *names, struct q2_viewer *before, uint64_t guest,
     bool has_host = view->kind == Q2_VIEW_DATA || view->kind == Q2_VIEW_COMPRESSED;
     uint64_t table = view->l2_at ? q2_viewer_table(before, guest) : 0;
     /* Of an entry behind the end of the file, or cut in two by it, nobody knows what it was. */
-    *ret_own = !q2_proof_ranges_touch(&names->known, has_host ? view->host : 0, has_host) &&
+    *ret_own = view->kind != Q2_VIEW_UNREADABLE &&
+               !q2_proof_ranges_touch(&names->known, has_host ? view->host : 0, has_host) &&
                view->l2_at + geometry->l2_entry_size <= geometry->file_size &&
                !shares_l1(names->proof, before->map);
     if (!view->l2_at || !*ret_own)

@@ -9,6 +9,7 @@
 #include "repair/tables_parts.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 enum {
     MAX_COPIED = 16 << 20, /* bytes of L2 tables that are copied in any case */
@@ -121,18 +122,28 @@ copy_table(struct q2_tables *tables, const struct q2_suspect *suspect, struct q2
                             copy | (suspect->map == 0 ? Q2_ENTRY_COPIED : 0), err);
 }
 
+/* Whether an entry of 0 would not read as zeros: the old data of a backing file would show. */
+static bool
+lies_over_backing(const struct q2_tables *tables, const struct q2_suspect *suspect)
+{
+    const struct q2_check *check = tables->scene->check;
+    return check->header.backing_file_offset && suspect->guest < check->maps[suspect->map].limit;
+}
+
 /* Whether those that share tables are so many that it is no accident: each copy brings one of
- * everything that the table leads to, and a repair must not grow an image at will. */
+ * everything that the table leads to, and a repair must not grow an image at will. So are those
+ * that need a table to hide a backing file. */
 static bool
 are_too_many(const struct q2_tables *tables)
 {
     const struct q2_geometry *geometry = &tables->scene->check->geometry;
-    uint64_t room = q2_max(MAX_COPIED, geometry->file_size / COPIED_SHARE), shared = 0;
+    uint64_t room = q2_max(MAX_COPIED, geometry->file_size / COPIED_SHARE), needed = 0;
     for (uint64_t i = 0; i < tables->survey->suspect_count; i++) {
         const struct q2_suspect *suspect = &tables->survey->suspects[i];
-        shared += is_unexplained(tables, suspect) && suspect->why == Q2_SUSPECT_SHARED;
+        needed += is_unexplained(tables, suspect) &&
+                  (suspect->why == Q2_SUSPECT_SHARED || lies_over_backing(tables, suspect));
     }
-    return shared > room >> geometry->cluster_bits;
+    return needed > room >> geometry->cluster_bits;
 }
 
 static int
@@ -175,14 +186,18 @@ leads_to_the_unreadable(struct q2_tables *tables, const struct q2_suspect *suspe
 }
 
 /* Whether what an entry leads to looks like the table that it should be: then the other who has it
- * may be the one that is wrong. */
+ * may be the one that is wrong. Bits beside the offset keep no reader from it that ignores them. */
 static bool
 is_disputed(struct q2_tables *tables, const struct q2_suspect *suspect)
 {
+    const struct q2_geometry *geometry = &tables->scene->check->geometry;
+    uint64_t offset = q2_entry_offset(suspect->entry.raw);
     struct q2_table_look look;
-    return suspect->why & Q2_SUSPECT_METADATA && !(suspect->why & Q2_SUSPECT_RULE) &&
-           q2_survey_look(tables->survey, q2_entry_offset(suspect->entry.raw), &look, NULL) == 0 &&
-           look.readable && q2_table_credible(&look);
+    if (!(suspect->why & (Q2_SUSPECT_METADATA | Q2_SUSPECT_RULE)) || offset == 0 ||
+        (offset & (geometry->cluster_size - 1)) || !q2_host_inside(geometry, offset))
+        return false;
+    return q2_survey_look(tables->survey, offset, &look, NULL) == 0 && look.readable &&
+           q2_table_credible(&look);
 }
 
 /* Whether an entry lies in what is an L2 table too: it may be no entry at all. */
@@ -195,22 +210,68 @@ lies_in_l2_table(struct q2_tables *tables, const struct q2_suspect *suspect)
     return first < survey->reference_count && survey->references[first].table == cluster;
 }
 
+/* Where to put what hides the backing file. What leads past the end keeps a file from growing, but
+ * a table that was cut off may get its place back where nothing leads to what is before it. */
+static int
+find_place(struct q2_tables *tables, const struct q2_suspect *suspect, uint64_t *ret_table,
+           struct q2_error *err)
+{
+    struct q2_scene *scene = tables->scene;
+    uint64_t own = q2_entry_offset(suspect->entry.raw);
+    int rc = q2_scene_allocate(scene, 1, ret_table, err);
+    if (rc != Q2_ERR_NOSPACE || !(suspect->why & Q2_SUSPECT_CUT) || scene->options->fixed_size ||
+        own >> scene->check->geometry.cluster_bits != scene->dangling)
+        return rc;
+    *ret_table = own;
+    return 0;
+}
+
+/* What hides the backing file: an L2 table of which all entries read as zeros. */
+static int
+write_zeros(struct q2_tables *tables, const struct q2_suspect *suspect, struct q2_error *err)
+{
+    struct q2_scene *scene = tables->scene;
+    const struct q2_geometry *geometry = &scene->check->geometry;
+    uint64_t limit = scene->check->maps[suspect->map].limit, guest = suspect->guest, table;
+    uint8_t *buffer = tables->carving->buffer;
+    int rc = find_place(tables, suspect, &table, err);
+    if (rc < 0)
+        return rc == Q2_ERR_NOSPACE ? 0 : rc;
+    memset(buffer, 0, geometry->cluster_size);
+    for (uint64_t i = 0; i < geometry->l2_entries && guest < limit; i++) {
+        uint8_t *at = buffer + i * geometry->l2_entry_size;
+        if (geometry->extended_l2)
+            q2_store_be64(at + 8, UINT64_C(0xffffffff) << Q2_SUBCLUSTERS);
+        else
+            q2_store_be64(at, Q2_ENTRY_ZERO);
+        guest += geometry->cluster_size;
+    }
+    rc = q2_scene_write(scene, Q2_OWNER_L2_TABLE, table, buffer, geometry->cluster_size, err);
+    if (rc < 0)
+        return rc;
+    return q2_scene_write64(scene, Q2_OWNER_L1_TABLE, suspect->at,
+                            table | (suspect->map == 0 ? Q2_ENTRY_COPIED : 0), err);
+}
+
+/* `hide`: whether there is room for a table that hides the backing file, if there is one. */
 static int
 clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confidence confidence,
-      struct q2_error *err)
+      bool hide, struct q2_error *err)
 {
     struct q2_scene *scene = tables->scene;
     uint64_t reach = q2_l2_reach(&scene->check->geometry);
     bool unreadable = leads_to_the_unreadable(tables, suspect);
     bool cut = suspect->why & Q2_SUSPECT_CUT, inside = lies_in_l2_table(tables, suspect);
     bool disputed = inside || is_disputed(tables, suspect);
+    bool over = lies_over_backing(tables, suspect);
+    hide = hide && over && scene->check->geometry.version >= 3;
     int rc = 0;
-    if (unreadable || disputed)
+    if (unreadable || disputed || (over && !hide))
         confidence = Q2_GUESS;
     else if (cut && confidence > Q2_LIKELY)
         confidence = Q2_LIKELY;
     bool doing = q2_plan_begin(&scene->plan, Q2_ACTION_CLEAR_L1_ENTRY, confidence, suspect->at,
-                               "entry 0x%016" PRIx64 " of slot %" PRIu32 " leads to %s, and %s",
+                               "entry 0x%016" PRIx64 " of slot %" PRIu32 " leads to %s, and %s%s",
                                suspect->entry.raw, suspect->l1_index,
                                unreadable ? "what cannot be read"
                                : inside   ? "no L2 table, but may be part of one"
@@ -218,11 +279,16 @@ clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confid
                                           : "no L2 table",
                                cut                        ? "the file was cut off before it"
                                : confidence == Q2_CERTAIN ? "none is lost"
-                                                          : "none that is lost belongs there");
+                                                          : "none that is lost belongs there",
+                               hide   ? "; a table of zeros hides the backing file"
+                               : over ? "; without it the backing file shows"
+                                      : "");
     scene->keep_all |= (unreadable || disputed) && !doing;
     q2_tables_answer_entry(tables, suspect->at, suspect->entry.raw);
     q2_plan_change(&scene->plan, Q2_CHANGE_LOST, suspect->map, suspect->guest, reach);
-    if (doing)
+    if (doing && hide)
+        rc = write_zeros(tables, suspect, err);
+    else if (doing)
         rc = q2_scene_write64(scene, Q2_OWNER_L1_TABLE, suspect->at, 0, err);
     q2_plan_end(&scene->plan);
     return rc;
@@ -250,7 +316,7 @@ q2_tables_settle_rest(struct q2_tables *tables, struct q2_error *err)
                        tables_lost ? Q2_GUESS
                        : lost      ? Q2_LIKELY
                                    : Q2_CERTAIN,
-                       err);
+                       !too_many, err);
     }
     return rc;
 }
