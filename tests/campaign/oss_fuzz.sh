@@ -36,7 +36,7 @@ for harness in "$source"/fuzz/harness/*.c; do
     rm -rf seeds
     mkdir seeds
     (cd seeds && cmake -E tar xf "../${name}_seed_corpus.zip")
-    seed=$(find seeds -type f -size -64k | sort | head -n 1)
+    seed=$(find seeds -type f -size -64k | sort | sed -n 1p)
     [[ -n $seed ]] || { echo "$name has no seed"; exit 1; }
     "./$name" -runs=1 "$seed" > log 2>&1 || {
         echo "$name fails on $seed"
@@ -44,9 +44,12 @@ for harness in "$source"/fuzz/harness/*.c; do
         exit 1
     }
     # It was this input that was run, and an engine that ran it.
-    grep -q "Executed $seed" log
+    grep -q "Executed $seed" log || { echo "$name did not run $seed"; exit 1; }
     # Libraries come from beside the program.
-    ! ldd "./$name" | grep -E 'lib(zstd|deflate|crypto)\.so' | grep -v "$scratch/elsewhere"
+    if ldd "./$name" | grep -E 'lib(zstd|deflate|crypto)\.so' | grep -v "$scratch/elsewhere"; then
+        echo "$name needs libraries of this machine"
+        exit 1
+    fi
     ran=$((ran + 1))
 done
 ((ran > 0))
