@@ -68,27 +68,16 @@ write_phase(struct apply *apply, enum q2_apply_phase phase)
     return rc;
 }
 
-/* A length that is right already is not set: a device has but one. */
-static int
-resize(struct apply *apply, bool grow)
-{
-    uint64_t size, wanted;
-    int rc = q2_file_size(apply->image, &size, apply->err);
-    if (rc == 0)
-        rc = q2_file_size(apply->overlay, &wanted, apply->err);
-    if (rc < 0 || (grow ? size >= wanted : size <= wanted))
-        return rc;
-    rc = q2_file_truncate(apply->image, wanted, apply->err);
-    return rc < 0 ? rc : q2_file_flush(apply->image, apply->err);
-}
-
 static int
 write_all(struct apply *apply)
 {
-    int rc = resize(apply, true);
+    uint64_t size;
+    int rc = q2_file_size(apply->overlay, &size, apply->err);
+    if (rc == 0)
+        rc = q2_journal_resize(apply->image, size, true, apply->err);
     for (int phase = 0; phase < Q2_PHASE_COUNT && rc == 0; phase++)
         rc = write_phase(apply, (enum q2_apply_phase)phase);
-    return rc < 0 ? rc : resize(apply, false);
+    return rc < 0 ? rc : q2_journal_resize(apply->image, size, false, apply->err);
 }
 
 /* Keep the cause, with what that means for the image. */

@@ -83,6 +83,10 @@ q2_journal_sectors(uint64_t offset, uint64_t length)
 int q2_journal_put(struct q2_file *image, uint64_t offset, const uint8_t *bytes, uint64_t length,
                    struct q2_error *err);
 
+/* Make an image `wanted` bytes long, durably, if it is shorter (grow) or longer. A length that is
+ * right already is not set: a device has but one. */
+int q2_journal_resize(struct q2_file *image, uint64_t wanted, bool grow, struct q2_error *err);
+
 /* ---- digests ---- */
 
 struct q2_journal_hash {

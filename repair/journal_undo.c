@@ -31,6 +31,17 @@ q2_journal_put(struct q2_file *image, uint64_t offset, const uint8_t *bytes, uin
     return rc;
 }
 
+int
+q2_journal_resize(struct q2_file *image, uint64_t wanted, bool grow, struct q2_error *err)
+{
+    uint64_t size;
+    int rc = q2_file_size(image, &size, err);
+    if (rc < 0 || (grow ? size >= wanted : size <= wanted))
+        return rc;
+    rc = q2_file_truncate(image, wanted, err);
+    return rc < 0 ? rc : q2_file_flush(image, err);
+}
+
 /* ---- is it the image, and is it as it was left ---- */
 
 /* Whether `length` bytes of one sector are what the record says they were, or came to be. */
@@ -131,17 +142,6 @@ each_record(struct undo *undo,
     return rc;
 }
 
-/* A length that is right already is not set: a device has but one. */
-static int
-resize(struct undo *undo, bool grow, struct q2_error *err)
-{
-    uint64_t size, wanted = undo->info.size_before;
-    int rc = q2_file_size(undo->image, &size, err);
-    if (rc < 0 || (grow ? size >= wanted : size <= wanted))
-        return rc;
-    return q2_file_truncate(undo->image, wanted, err);
-}
-
 static int
 restore(struct undo *undo, struct q2_error *err)
 {
@@ -149,11 +149,11 @@ restore(struct undo *undo, struct q2_error *err)
     if (undo->info.state != Q2_JOURNAL_APPLYING)
         rc = q2_journal_mark(undo->journal, Q2_JOURNAL_APPLYING, err);
     if (rc == 0)
-        rc = resize(undo, true, err);
+        rc = q2_journal_resize(undo->image, undo->info.size_before, true, err);
     if (rc == 0)
         rc = each_record(undo, restore_record, err);
     if (rc == 0)
-        rc = resize(undo, false, err);
+        rc = q2_journal_resize(undo->image, undo->info.size_before, false, err);
     if (rc == 0)
         rc = q2_file_flush(undo->image, err);
     return rc < 0 ? rc : q2_journal_mark(undo->journal, Q2_JOURNAL_UNDONE, err);
