@@ -190,15 +190,34 @@ q2_work_can_go(const struct q2_place_work *work, const struct q2_node *node, uin
            (node->found->home == Q2_NO_SLOT || node->found->home == slot);
 }
 
+/* Whether a sound slot leads to the table to which a damaged entry of another slot leads too, but
+ * for bits beside the offset: then either has come to it by damage. */
+static bool
+is_contested(const struct q2_slots *slots, uint32_t map, uint64_t slot)
+{
+    const struct q2_slot_map *of = &slots->maps[map];
+    const struct q2_survey *survey = slots->survey;
+    if (!of->raw || slot >= of->slots || of->state[slot] != Q2_SLOT_SOUND)
+        return false;
+    for (uint64_t i = 0; i < survey->suspect_count; i++) {
+        const struct q2_suspect *other = &survey->suspects[i];
+        if (other->is_l1 && other->why == Q2_SUSPECT_RULE && other->l1_index != slot &&
+            q2_entry_offset(other->entry.raw) == q2_entry_offset(of->raw[slot]) &&
+            q2_slot_open(&slots->maps[other->map], other->l1_index))
+            return true;
+    }
+    return false;
+}
+
 uint64_t
 q2_work_rivals(const struct q2_place_work *work, const struct q2_carved *table, uint64_t slot)
 {
     const struct q2_slots *slots = work->placing->slots;
     uint64_t count = 0;
-    if (!q2_placing_spend(work->placing, slots->map_count))
+    if (!q2_placing_spend(work->placing, slots->map_count * (slots->survey->suspect_count + 1)))
         return UINT64_MAX;
     for (uint32_t m = 0; m < slots->map_count; m++)
-        count += q2_slot_open(&slots->maps[m], slot) &&
+        count += (q2_slot_open(&slots->maps[m], slot) || is_contested(slots, m, slot)) &&
                  q2_table_flags_fit(work->placing, table, m) &&
                  q2_table_fits(work->placing, &table->facts, m, slot);
     return count;

@@ -68,3 +68,14 @@ Test(repair_places, nonsense_is_not_empty)
     for (uint32_t map = 0; map < 5; map++)
         cr_expect_eq(entry(damaged, map, 0), map == 1 || map == 2 ? 0 : table);
 }
+
+/* A lost table may have been where another one has come to be, by an entry that is sound. */
+Test(repair_places, a_slot_of_a_contested_table_is_open_too)
+{
+    const char *damaged = "cluster-size 4K\nsize 8M\nwrite 2M 4K random 3\nsnapshot a\n"
+                          "write 0 16K random 1\nwrite 6M 16K random 2\nsnapshot b\n"
+                          "write 0 4K random 4\nwrite 6M 4K random 5\n"
+                          "snapshot[1].l1[0] = snapshot[1].l1[3]\n"
+                          "snapshot[1].l1[3].reserved = 8\n";
+    cr_expect_eq(entry(damaged, 1, 0), 0);
+}
