@@ -210,7 +210,7 @@ q2_fix_copied(struct q2_scene *scene, struct q2_error *err)
     for (size_t i = 0; i < sizeof problems / sizeof problems[0]; i++)
         faults += q2_scene_count(scene, problems[i]);
     /* A flag follows from the refcount, but not from one that is wrong and could not be mended. */
-    if (faults == 0 || scene->check->map_count == 0 ||
+    if (faults == 0 || scene->check->map_count == 0 || scene->counts_doubtful ||
         q2_scene_count(scene, Q2_PROBLEM_REFCOUNT_ZERO) ||
         q2_scene_count(scene, Q2_PROBLEM_REFCOUNT_TOO_LOW))
         return 0;

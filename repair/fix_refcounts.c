@@ -118,10 +118,10 @@ begin(struct q2_rebuild *rebuild)
         blocks += rebuild->table[i] != 0;
         kept += rebuild->table[i] && rebuild->table[i] == rebuild->old[i];
     }
-    if (rebuild->doubtful) /* then moving the block would make wrong data look right */
+    if (rebuild->doubtful) /* then moving it would make wrong data look right */
         return q2_plan_begin(&scene->plan, Q2_ACTION_REBUILD_REFCOUNTS, Q2_GUESS, 0,
-                             "a refcount block that is one by all appearances shares its cluster: "
-                             "what else leads there is more likely to be wrong");
+                             "a refcount structure that is one by all appearances shares its "
+                             "cluster: what else leads there is more likely to be wrong");
     if (rebuild->moved)
         return q2_plan_begin(&scene->plan, Q2_ACTION_REBUILD_REFCOUNTS, Q2_CERTAIN, 0,
                              "refcounts follow from the references, which have been counted; "
@@ -144,7 +144,8 @@ mend(struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err)
     if (rc < 0)
         return rc == Q2_ERR_NOSPACE ? 0 : rc;
     rebuild->keep_high = rebuild->doubtful || q2_loose_damage(scene);
-    rebuild->keep_stored = q2_loose_pointers(scene);
+    rebuild->keep_stored =
+        q2_loose_pointers(scene) || q2_scene_count(scene, Q2_PROBLEM_ORPHAN_L2_TABLE) > 0;
     *ret_done = true;
     if (!rebuild->moved && !rebuild->doubtful && !faults(scene, ROLE_COUNT))
         return 0;
@@ -152,7 +153,11 @@ mend(struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err)
         *ret_done = false;
         return 0;
     }
+    rc = q2_loose_find_stored(rebuild, err);
+    if (rc < 0)
+        return rc;
     *ret_done = begin(rebuild);
+    scene->counts_doubtful = rebuild->doubtful && !*ret_done;
     for (size_t i = 0; i < q2_check_finding_count(scene->check); i++)
         if (is_mended(rebuild, q2_check_finding(scene->check, i)))
             answer(scene, q2_check_finding(scene->check, i));
@@ -277,6 +282,7 @@ start(struct q2_rebuild *rebuild, struct q2_scene *scene, struct q2_error *err)
 int
 q2_fix_refcounts(struct q2_scene *scene, struct q2_error *err)
 {
+    scene->counts_doubtful = false;
     uint64_t count = faults(scene, ROLE_STRUCTURE) + faults(scene, ROLE_COUNT);
     if (scene->check->usable & Q2_USABLE_REFCOUNTS && !count && !faults(scene, ROLE_LOOSE) &&
         !any_table_overlap(scene))

@@ -14,7 +14,10 @@
 
 #include <string.h>
 
-enum { PROBE_BYTES = 4096 }; /* of a cluster that are looked at first */
+enum {
+    PROBE_BYTES = 4096, /* of a cluster that are looked at first */
+    MIN_SHARED = 8,     /* entries that agree in what is in use, where no flag does */
+};
 
 /* ---- damage ---- */
 
@@ -76,14 +79,15 @@ hold(struct q2_loose *loose, uint64_t cluster)
     loose->first_held = q2_min(loose->first_held, cluster);
 }
 
+/* In the block of entry `index`, which is at host `offset`. */
 static void
-find_in_block(struct q2_rebuild *rebuild, uint64_t index, struct q2_loose *loose)
+find_in_block(struct q2_rebuild *rebuild, uint64_t index, uint64_t offset, struct q2_loose *loose)
 {
     const struct q2_scene *scene = rebuild->scene;
     unsigned bits = rebuild->geometry->refcount_block_bits;
     uint64_t first = index << bits, end = (index + 1) << bits;
     struct q2_block_look look;
-    q2_rebuild_look(rebuild, index, rebuild->table[index], &look);
+    q2_rebuild_look(rebuild, index, offset, &look);
     end = q2_min(end, loose->words * 64);
     for (uint64_t cluster = first; cluster < end && look.credible && !look.zero; cluster += 64) {
         uint64_t found = ~q2_rebuild_seen(rebuild, cluster);
@@ -106,7 +110,9 @@ struct probe {
     struct q2_loose *loose;
     uint8_t *bytes; /* one cluster */
     bool bitmaps;   /* the image has bitmaps, whose tables look like L2 tables without flags */
+    bool bare;      /* nothing is recorded, so that what was used for refcounts is among them */
     uint64_t mapped, faults, lost, copied;
+    uint64_t known; /* of those mapped, entries that lead to what is lost, or in use */
 };
 
 static void
@@ -123,7 +129,7 @@ look_at(struct probe *probe, uint64_t length, bool as_l1)
     const struct q2_geometry *geometry = probe->rebuild->geometry;
     uint64_t violations = 0, step = as_l1 ? 8 : geometry->l2_entry_size;
     const struct q2_sink sink = {.report = count_fault, .data = &violations};
-    probe->mapped = probe->faults = probe->lost = probe->copied = 0;
+    probe->mapped = probe->faults = probe->lost = probe->copied = probe->known = 0;
     for (uint64_t at = 0; at < length; at += step) {
         struct q2_l2_entry entry = {.raw = q2_load_be64(probe->bytes + at)};
         uint64_t first, count;
@@ -141,7 +147,9 @@ look_at(struct probe *probe, uint64_t length, bool as_l1)
             continue;
         probe->mapped++;
         probe->copied += (entry.raw & Q2_ENTRY_COPIED) != 0;
-        probe->lost += is_loose(probe->loose, first);
+        bool lost = is_loose(probe->loose, first);
+        probe->lost += lost;
+        probe->known += lost || q2_rebuild_references(probe->rebuild, first) > 0;
     }
 }
 
@@ -152,11 +160,15 @@ may_be_table(const struct probe *probe)
     return probe->faults <= probe->mapped / 8;
 }
 
+/* One that shares most of what it leads to with other maps leads to nothing that is free. Tables of
+ * bitmaps, or a refcount table of old, have no flags, and share nothing. */
 static bool
 is_table(const struct probe *probe)
 {
-    return may_be_table(probe) && probe->lost > 0 && probe->lost * 2 >= probe->mapped &&
-           (!probe->bitmaps || probe->copied);
+    bool ours = probe->copied || probe->known - probe->lost >= MIN_SHARED;
+    bool shares = ours && probe->faults == 0 && probe->known == probe->mapped;
+    return may_be_table(probe) && probe->lost > 0 && (probe->lost * 2 >= probe->mapped || shares) &&
+           (ours || (!probe->bitmaps && !probe->bare));
 }
 
 /* Whether the cluster was part of a structure that looks like a table, but whose loss is known: the
@@ -266,11 +278,14 @@ was_bitmap_table(struct probe *probe, const struct q2_finding *finding)
 
 /* Look into all that are not holes. */
 static void
-find_tables(struct q2_rebuild *rebuild, struct q2_loose *loose)
+find_tables(struct q2_rebuild *rebuild, struct q2_loose *loose, bool bare)
 {
     const struct q2_check *check = rebuild->scene->check;
     unsigned bits = rebuild->geometry->cluster_bits;
-    struct probe probe = {.rebuild = rebuild, .loose = loose, .bytes = rebuild->wanted};
+    struct probe probe = {.rebuild = rebuild,
+                          .loose = loose,
+                          .bytes = rebuild->wanted,
+                          .bare = bare};
     probe.bitmaps = has_bitmaps(check) || has_bitmaps(rebuild->scene->before);
     uint64_t extent_end = 0;
     bool data = true;
@@ -294,8 +309,8 @@ find_tables(struct q2_rebuild *rebuild, struct q2_loose *loose)
     }
 }
 
-int
-q2_loose_find(struct q2_rebuild *rebuild, struct q2_loose *ret_loose, struct q2_error *err)
+static int
+new_loose(struct q2_rebuild *rebuild, struct q2_loose *ret_loose, struct q2_error *err)
 {
     struct q2_loose loose = {.words = rebuild->geometry->file_clusters / 64 + 1,
                              .first_held = UINT64_MAX};
@@ -306,9 +321,20 @@ q2_loose_find(struct q2_rebuild *rebuild, struct q2_loose *ret_loose, struct q2_
         return rc;
     loose.all = memory;
     loose.held = loose.all + loose.words;
+    *ret_loose = loose;
+    return 0;
+}
+
+int
+q2_loose_find(struct q2_rebuild *rebuild, struct q2_loose *ret_loose, struct q2_error *err)
+{
+    struct q2_loose loose;
+    int rc = new_loose(rebuild, &loose, err);
+    if (rc < 0)
+        return rc;
     for (uint64_t i = 0; i < rebuild->entries; i++)
         if (rebuild->table[i] && i << rebuild->geometry->refcount_block_bits < loose.words * 64)
-            find_in_block(rebuild, i, &loose);
+            find_in_block(rebuild, i, rebuild->table[i], &loose);
     loose.incomplete = !q2_references_complete(rebuild->scene->check);
     loose.damage = loose.incomplete || rebuild->doubtful || q2_loose_damage(rebuild->scene);
     if (loose.damage) {
@@ -318,9 +344,54 @@ q2_loose_find(struct q2_rebuild *rebuild, struct q2_loose *ret_loose, struct q2_
         memcpy(loose.held, loose.all, loose.words * 8);
         loose.held_count = loose.count;
     } else if (loose.count) {
-        find_tables(rebuild, &loose);
+        find_tables(rebuild, &loose, false);
     }
     *ret_loose = loose;
+    return 0;
+}
+
+/* ---- where nothing is recorded ---- */
+
+/* What is stored in the range of a block that says nothing, and not referred to. */
+static void
+find_stored(struct q2_rebuild *rebuild, uint64_t index, struct q2_loose *loose)
+{
+    unsigned bits = rebuild->geometry->refcount_block_bits;
+    uint64_t end = q2_min((index + 1) << bits, rebuild->geometry->file_clusters);
+    for (uint64_t cluster = index << bits; cluster < end; cluster++) {
+        uint64_t seen = cluster % 64 ? 0 : q2_rebuild_seen(rebuild, cluster);
+        if (seen == UINT64_MAX)
+            cluster += 63;
+        else if (!q2_rebuild_references(rebuild, cluster) && q2_rebuild_stored(rebuild, cluster))
+            q2_bit_set(loose->all, cluster);
+    }
+}
+
+int
+q2_loose_find_stored(struct q2_rebuild *rebuild, struct q2_error *err)
+{
+    struct q2_loose loose;
+    bool any = false;
+    int rc = rebuild->keep_stored || rebuild->scene->blind ? 0 : new_loose(rebuild, &loose, err);
+    if (rc < 0 || rebuild->keep_stored || rebuild->scene->blind)
+        return rc;
+    for (uint64_t i = 0; i < rebuild->entries; i++) {
+        struct q2_block_look look = {0};
+        if (!rebuild->table[i] || i << rebuild->geometry->refcount_block_bits >= loose.words * 64)
+            continue;
+        if (rebuild->old[i])
+            q2_rebuild_look(rebuild, i, rebuild->old[i], &look);
+        if (look.credible && !look.zero) {
+            find_in_block(rebuild, i, rebuild->old[i], &loose);
+            continue;
+        }
+        find_stored(rebuild, i, &loose);
+        any = true;
+    }
+    if (any)
+        find_tables(rebuild, &loose, true);
+    rebuild->found_words = loose.words;
+    rebuild->found = loose.all;
     return 0;
 }
 

@@ -82,6 +82,7 @@ q2_rebuild_destroy(struct q2_rebuild *rebuild)
     q2_budget_free(budget, rebuild->old, rebuild->entries, 8);
     q2_budget_free(budget, rebuild->recorded, size, 1);
     q2_budget_free(budget, rebuild->wanted, size, 1);
+    q2_budget_free(budget, rebuild->found, rebuild->found_words * 2, 8);
     q2_tally_free(rebuild->added);
     q2_tally_free(rebuild->dropped);
 }
@@ -301,6 +302,22 @@ sound_clusters(const struct q2_rebuild *rebuild)
     return count;
 }
 
+/* Whether the rest of the table, behind what can be used, says where blocks are all the same: then
+ * what else leads there is wrong, and to move the table away would make it look right. */
+static bool
+is_table_doubtful(const struct q2_rebuild *rebuild, uint64_t clusters)
+{
+    const struct q2_check *check = rebuild->scene->check;
+    uint64_t first = check->header.refcount_table_offset >> rebuild->geometry->cluster_bits;
+    uint64_t per = rebuild->geometry->cluster_size / 8;
+    if (rebuild->moved) /* some of what it says is wrong */
+        return false;
+    for (uint64_t i = clusters * per; i < check->refcount_entries; i++)
+        if (rebuild->table[i] && q2_scene_references(rebuild->scene, first + i / per) > 1)
+            return true;
+    return false;
+}
+
 int
 q2_rebuild_sift(struct q2_rebuild *rebuild, struct q2_error *err)
 {
@@ -324,6 +341,7 @@ q2_rebuild_sift(struct q2_rebuild *rebuild, struct q2_error *err)
     if (clusters)
         rebuild->table_offset = check->header.refcount_table_offset;
     if (clusters < check->header.refcount_table_clusters) {
+        rebuild->doubtful = is_table_doubtful(rebuild, clusters);
         rebuild->moved = true;
         /* What the rest says comes from somebody else. */
         for (uint64_t i = rebuild->usable; i < rebuild->entries; i++) {

@@ -17,16 +17,19 @@
 struct q2_rebuild {
     struct q2_scene *scene;
     const struct q2_geometry *geometry;
-    uint64_t *table;        /* offsets of blocks as they are to be, bytes; 0: none */
-    uint64_t *old;          /* offsets that recorded refcounts are read from, bytes; 0: none */
-    uint64_t entries;       /* of both arrays */
-    uint64_t usable;        /* entries that a table at `table_offset` has room for, in the end */
-    uint64_t table_offset;  /* bytes; 0: it needs a new place */
-    uint64_t end;           /* the first cluster behind the file as it is to be */
-    bool moved;             /* something has another place than the header or the table says */
-    bool doubtful;          /* a block that is one by all appearances shares its cluster */
-    bool keep_stored;       /* what is stored may be lost: it counts where nothing is recorded */
-    bool keep_high;         /* refcounts above the number of references are evidence too */
+    uint64_t *table;       /* offsets of blocks as they are to be, bytes; 0: none */
+    uint64_t *old;         /* offsets that recorded refcounts are read from, bytes; 0: none */
+    uint64_t entries;      /* of both arrays */
+    uint64_t usable;       /* entries that a table at `table_offset` has room for, in the end */
+    uint64_t table_offset; /* bytes; 0: it needs a new place */
+    uint64_t end;          /* the first cluster behind the file as it is to be */
+    bool moved;            /* something has another place than the header or the table says */
+    bool doubtful;    /* a block, or the table, that is one by all appearances shares its cluster */
+    bool keep_stored; /* what is stored may be lost: it counts where nothing is recorded */
+    bool keep_high;   /* refcounts above the number of references are evidence too */
+    uint64_t *found;  /* as struct q2_loose has them, `held` behind `all`: lost tables, and what
+                       * only they lead to, where nothing is recorded; NULL: there are none */
+    uint64_t found_words;   /* of each set */
     struct q2_tally *added; /* references */
     struct q2_tally *dropped;
     uint64_t extent_end; /* of the part of the file looked at last, bytes: data, or a hole */
@@ -85,6 +88,9 @@ void q2_rebuild_look(struct q2_rebuild *rebuild, uint64_t index, uint64_t offset
 /* Write everything: within an action that is to be carried out. */
 int q2_rebuild_write(struct q2_rebuild *rebuild, struct q2_error *err);
 
+/* Whether any of a cluster is no hole. */
+bool q2_rebuild_stored(struct q2_rebuild *rebuild, uint64_t cluster);
+
 /* ---- what nothing refers to ---- */
 
 /* Clusters that are counted, though nothing refers to them, as sets of file_clusters bits. */
@@ -104,6 +110,9 @@ bool q2_loose_damage(const struct q2_scene *scene);
 
 /* Whether pointers are damaged, and so something may be lost. */
 bool q2_loose_pointers(const struct q2_scene *scene);
+
+/* Where blocks are to be made from nothing, find tables that nothing leads to in what is stored. */
+int q2_loose_find_stored(struct q2_rebuild *rebuild, struct q2_error *err);
 
 /* Find them in the blocks of rebuild->table, as the overlay has them. */
 int q2_loose_find(struct q2_rebuild *rebuild, struct q2_loose *ret_loose, struct q2_error *err);

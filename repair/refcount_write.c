@@ -132,9 +132,8 @@ wanted_refcount(const struct q2_rebuild *rebuild, uint64_t cluster, uint64_t rec
     return cluster < rebuild->geometry->file_clusters ? q2_max(references, recorded) : references;
 }
 
-/* Whether any of a cluster is no hole. */
-static bool
-is_stored(struct q2_rebuild *rebuild, uint64_t cluster)
+bool
+q2_rebuild_stored(struct q2_rebuild *rebuild, uint64_t cluster)
 {
     const struct q2_geometry *geometry = rebuild->geometry;
     if (cluster >= geometry->file_clusters)
@@ -155,7 +154,8 @@ is_stored(struct q2_rebuild *rebuild, uint64_t cluster)
 
 /* What nothing refers to keeps what is recorded: whether it is a leak is another question. Where
  * nothing is recorded, and damage is left that may explain it, all counts that is stored: otherwise
- * nobody could see any more that something is lost. */
+ * nobody could see any more that something is lost. In any case, what lost tables tell of counts.
+ */
 static void
 fill_word(struct q2_rebuild *rebuild, uint64_t first, uint64_t cluster, bool recorded)
 {
@@ -165,20 +165,24 @@ fill_word(struct q2_rebuild *rebuild, uint64_t first, uint64_t cluster, bool rec
     struct word word = word_of(rebuild, cluster);
     bool kept = rebuild->keep_high || rebuild->scene->keep_all || rebuild->scene->keep;
     bool lost = !recorded && rebuild->keep_stored;
-    if (!recorded && !lost && word.seen == 0) {
+    uint64_t w = cluster / 64, found = 0;
+    if (!recorded && rebuild->found && w < rebuild->found_words)
+        found = rebuild->found[rebuild->found_words + w];
+    if (!recorded && !lost && !found && word.seen == 0) {
         memset(to, 0, (size_t)8 << order);
         return;
     }
     if (word.seen == UINT64_MAX && word.uniform && !(recorded && kept)) {
         uint64_t pattern = htobe64(q2_min(word.uniform, most) * (UINT64_MAX / most));
-        for (unsigned w = 0; w < 1U << order; w++)
-            memcpy(to + (size_t)w * 8, &pattern, 8);
+        for (unsigned k = 0; k < 1U << order; k++)
+            memcpy(to + (size_t)k * 8, &pattern, 8);
         return;
     }
     for (unsigned i = 0; i < 64; i++) {
         uint64_t at = cluster + i - first;
-        uint64_t old = recorded ? q2_refcount_get(rebuild->recorded, order, at)
-                                : lost && is_stored(rebuild, cluster + i);
+        uint64_t old = recorded
+                           ? q2_refcount_get(rebuild->recorded, order, at)
+                           : (found >> i & 1) || (lost && q2_rebuild_stored(rebuild, cluster + i));
         q2_refcount_set(rebuild->wanted, order, at, wanted_refcount(rebuild, cluster + i, old));
     }
 }

@@ -39,6 +39,7 @@ struct q2_scene {
     /* What the image is is not known well enough for anything else to be mended: the header says
      * something wrong, and what is right is beyond the level. No later stage runs. */
     bool stop;
+    bool counts_doubtful; /* refcounts are left as they are, and say nothing of COPIED flags */
     bool header_believed; /* in this attempt a pass has gone on with it as it is */
     /* Clusters taken by q2_scene_allocate since the last check. */
     struct {

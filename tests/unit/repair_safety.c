@@ -89,6 +89,21 @@ Test(repair_safety, refcounts_are_not_lost_data)
     }
 }
 
+/* An entry leads to the refcount table. Moving that away would make the guest read what it held. */
+Test(repair_safety, a_refcount_table_stays_where_it_is)
+{
+    struct q2_file *file = build_image("cluster-size 4K\nsize 1M\nwrite 0 256K random\n"
+                                       "fill offset(refcount_block[0]) + 8 4088 0x5a\n"
+                                       "l2[3].offset = 4K\n");
+    struct q2_repair *repair = plan_for(file);
+    cr_expect_eq(applied(repair, Q2_ACTION_REBUILD_REFCOUNTS), 0);
+    cr_expect_eq(applied(repair, Q2_ACTION_FREE_LEAKS), 0);
+    cr_expect_eq(applied(repair, Q2_ACTION_MEND_COPIED), 0, "refcounts say nothing of flags");
+    cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CORRUPT);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
+
 /* Without the pointer to a table, refcounts alone say that what it maps is lost. */
 Test(repair_safety, what_is_lost_stays_counted_when_refcounts_are_made_anew)
 {
@@ -110,6 +125,40 @@ Test(repair_safety, what_is_lost_stays_counted_when_refcounts_are_made_anew)
     q2_repair_free(second);
     q2_repair_free(repair);
     q2_file_close(file);
+}
+
+/* Nothing tells any more that the second table is one but what it holds: an L1 entry is gone, and
+ * so are all refcounts. Of a table that shares most with another map, what is its own stays too. */
+Test(repair_safety, what_lost_tables_led_to_stays_counted)
+{
+    static const char *const images[] = {
+        "write 0 64K random\nwrite 2M 64K random 2\nl1[1] = 0\n"
+        "fill offset(refcount_block[0]) cluster_size 0xff\n",
+        "write 0 64K random\nwrite 2M 64K random 2\nl1[1] = 0\n"
+        "zero-fill offset(refcount_block[0]) cluster_size\n",
+        "write 0 64K random\nwrite 2M 64K random 2\nsnapshot a\nwrite 2M 8K random 3\n"
+        "l1[1] = l1[0]\nsnapshot[0].l1[1] = l1[0]\n",
+        "write 0 64K random\nwrite 2M 64K random 2\nsnapshot a\nwrite 2M 8K random 3\n"
+        "snapshot[0].l1[1] = snapshot[0].l1[0]\n",
+    };
+    for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
+        char image[300];
+        snprintf(image, sizeof image, "cluster-size 4K\nsize 8M\n%s", images[i]);
+        struct q2_file *file = build_image(image);
+        struct q2_repair *repair = plan_for(file);
+        struct q2_check *after = q2_repair_after(repair);
+        struct q2_refcount_reader reader;
+        cr_assert_eq(q2_refcount_reader_init(&reader, after, NULL), 0);
+        for (uint64_t k = 0; k < after->geometry.file_clusters; k++)
+            cr_expect_gt(q2_refcount_of(&reader, k), 0, "%zu: cluster %d", i, (int)k);
+        q2_refcount_reader_destroy(&reader);
+        cr_expect_neq(q2_check_exit(after), Q2_EXIT_CLEAN, "%zu", i);
+        struct q2_repair *second = plan_for(q2_repair_file(repair));
+        cr_expect_not(q2_repair_needed(second), "%zu: a second run finds nothing to do", i);
+        q2_repair_free(second);
+        q2_repair_free(repair);
+        q2_file_close(file);
+    }
 }
 
 static bool
