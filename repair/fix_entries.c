@@ -65,7 +65,8 @@ static bool
 is_coincidence(const struct q2_mender *mender, bool uncounted)
 {
     const struct q2_scene *scene = mender->entries->survey->scene;
-    if (mender->near.items[0].cluster ? mender->entries->lost > 1 : mender->left > 0)
+    if (mender->near.items[0].cluster ? mender->entries->lost > 1 || !mender->one_place
+                                      : mender->left > 0)
         return true;
     return uncounted && q2_scene_count(scene, Q2_PROBLEM_REFCOUNT_ZERO) > 1;
 }
