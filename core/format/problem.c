@@ -30,6 +30,19 @@ q2_problem_find(const char *id, enum q2_problem *ret_problem)
     return false;
 }
 
+/* The text is large, and often all that is asked is whether there are violations: it is not cleared
+ * beyond its end. */
+static void
+begin(struct q2_violation *violation, enum q2_problem problem, uint64_t offset, uint64_t length)
+{
+    violation->problem = problem;
+    violation->offset = offset;
+    violation->length = length;
+    violation->got = violation->expected = 0;
+    violation->has_got = violation->has_expected = false;
+    violation->detail[0] = '\0';
+}
+
 static void
 report(const struct q2_sink *sink, struct q2_violation *violation, const char *format, va_list args)
 {
@@ -42,8 +55,10 @@ void
 q2_violate(const struct q2_sink *sink, enum q2_problem problem, uint64_t offset, uint64_t length,
            uint64_t got, const char *format, ...)
 {
-    struct q2_violation violation = {
-        .problem = problem, .offset = offset, .length = length, .got = got, .has_got = true};
+    struct q2_violation violation;
+    begin(&violation, problem, offset, length);
+    violation.got = got;
+    violation.has_got = true;
     va_list args;
     va_start(args, format);
     report(sink, &violation, format, args);
@@ -54,7 +69,8 @@ void
 q2_violate_text(const struct q2_sink *sink, enum q2_problem problem, uint64_t offset,
                 uint64_t length, const char *format, ...)
 {
-    struct q2_violation violation = {.problem = problem, .offset = offset, .length = length};
+    struct q2_violation violation;
+    begin(&violation, problem, offset, length);
     va_list args;
     va_start(args, format);
     report(sink, &violation, format, args);
@@ -65,13 +81,11 @@ void
 q2_violate_expected(const struct q2_sink *sink, enum q2_problem problem, uint64_t offset,
                     uint64_t length, uint64_t got, uint64_t expected, const char *format, ...)
 {
-    struct q2_violation violation = {.problem = problem,
-                                     .offset = offset,
-                                     .length = length,
-                                     .got = got,
-                                     .expected = expected,
-                                     .has_expected = true,
-                                     .has_got = true};
+    struct q2_violation violation;
+    begin(&violation, problem, offset, length);
+    violation.got = got;
+    violation.expected = expected;
+    violation.has_got = violation.has_expected = true;
     va_list args;
     va_start(args, format);
     report(sink, &violation, format, args);

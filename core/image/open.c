@@ -16,8 +16,8 @@
 enum {
     SLICE_BYTES = 4096,
     DEFAULT_L2_CACHE = 32 << 20,
-    MIN_L2_CACHE = 1 << 20,
-    MIN_REFCOUNT_CACHE = 256 << 10,
+    MIN_L2_CACHE = 128 << 10,
+    MIN_REFCOUNT_CACHE = 32 << 10,
 };
 
 /* ---- the first cluster ---- */

@@ -10,5 +10,5 @@ const char *__asan_default_options(void) __attribute__((visibility("default")));
 const char *
 __asan_default_options(void)
 {
-    return "quarantine_size_mb=8:malloc_context_size=12";
+    return "quarantine_size_mb=4:malloc_context_size=12";
 }
