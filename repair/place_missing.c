@@ -140,11 +140,13 @@ trust(const struct q2_placing *placing, const struct spread *spread, uint64_t mi
 {
     if (spread->younger + spread->broken > missing)
         return Q2_GUESS;
-    if (facts->room < facts->look.mapped || placing->twin)
+    if (facts->room < facts->look.mapped)
         return Q2_LIKELY;
     /* What is broken was not empty. */
     if (spread->broken)
         return spread->younger + spread->broken == missing ? Q2_CERTAIN : Q2_LIKELY;
+    if (placing->twin)
+        return Q2_LIKELY;
     /* What was there once stays, so that older maps lost it only after all younger ones have it. */
     bool counted = has_one_block(placing->slots->scene->check);
     return spread->younger == missing || counted ? Q2_CERTAIN : Q2_LIKELY;
