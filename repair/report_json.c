@@ -207,7 +207,7 @@ write_options(struct q2_json *json, const struct q2_repair_report *report)
 {
     const struct q2_repair_options *options = report->options;
     q2_json_text(json, "level", q2_repair_level_id(options->level));
-    q2_json_bool(json, "deep", q2_repair_is_deep(report->repair));
+    q2_json_bool(json, "deep", options->deep);
     q2_json_bool(json, "discard", options->discard);
     q2_json_bool(json, "fixed-size", options->fixed_size);
     q2_json_number(json, "now", options->now);
@@ -239,6 +239,7 @@ q2_repair_report_json(const struct q2_repair_report *report, FILE *out, struct q
     if (report->applied && report->journal)
         q2_json_text(&json, "journal", report->journal);
     write_options(&json, report);
+    q2_json_bool(&json, "checked-deep", q2_repair_is_deep(report->repair));
     q2_json_text(&json, "digest", digest);
     write_state(&json, "before", before);
     write_state(&json, "after", q2_repair_after(report->repair));

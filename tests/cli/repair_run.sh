@@ -158,11 +158,11 @@ fill map(64K).offset 300 random
 END
 mend 2 --output=json broken.qcow2
 err_is_empty
-jq_is '.repaired, .deep, .verdict' $'true\ntrue\ncorrupt'
+jq_is '.repaired, .["checked-deep"], .verdict' $'true\ntrue\ncorrupt'
 jq_is '.after.problems[].id' compressed-broken
 run 0 broken.qcow2
 run 2 --deep broken.qcow2
 mend 2 broken.qcow2
 out_has "qcow2-check --deep broken.qcow2"
 mend 0 --leaks --output=json broken.qcow2
-jq_is .deep false
+jq_is '.deep, .["checked-deep"]' $'false\nfalse'

@@ -17,6 +17,7 @@ struct q2_repair {
     struct q2_plan plan;
     struct q2_check before, after;
     bool unreadable; /* before */
+    bool deep;
     const char *objection;
     const char *digest;
 };
@@ -56,6 +57,12 @@ q2_repair_unsearched(const struct q2_repair *repair)
 {
     (void)repair;
     return NULL;
+}
+
+bool
+q2_repair_is_deep(const struct q2_repair *repair)
+{
+    return repair->deep;
 }
 
 int
@@ -226,6 +233,19 @@ Test(report, of_an_image_without_a_header)
     EXPECT_IN(text, "vm.qcow2: the header is damaged beyond recognition\n");
     cr_expect_eq(q2_repair_exit(&report), Q2_EXIT_CORRUPT);
     free(text);
+}
+
+/* Whoever is sent to the check finds there what the repair has found. */
+Test(report, names_the_check_that_sees_as_much)
+{
+    report.dry_run = false;
+    repair.before.exit = Q2_EXIT_CORRUPT;
+    for (int deep = 0; deep < 2; deep++) {
+        repair.deep = deep;
+        char *text = human();
+        EXPECT_IN(text, deep ? "\n  qcow2-check --deep vm.qcow2\n" : "\n  qcow2-check vm.qcow2\n");
+        free(text);
+    }
 }
 
 Test(report, ends_with_how_to_take_it_back)
