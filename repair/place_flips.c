@@ -29,12 +29,15 @@ distance(uint64_t raw, uint64_t offset)
     return q2_pointer_distance(raw & ~Q2_ENTRY_COPIED, offset, false);
 }
 
+/* Whether refcounts have room for one more reference to a table, from a damaged entry. One that
+ * leads there but for bits beside the offset has been counted as one. */
 static bool
-is_missing(struct q2_slots *slots, uint64_t offset)
+is_missing(struct q2_slots *slots, const struct q2_suspect *suspect, uint64_t offset)
 {
     uint64_t cluster = offset >> slots->scene->check->geometry.cluster_bits;
+    bool counted = q2_entry_offset(suspect->entry.raw) == offset;
     return slots->survey->counts_help &&
-           q2_survey_refcount(slots->survey, &slots->reader, cluster) >
+           q2_survey_refcount(slots->survey, &slots->reader, cluster) + counted >
                q2_slots_references(slots, cluster);
 }
 
@@ -44,7 +47,7 @@ consider(struct q2_placing *placing, struct choice *choice, uint64_t offset,
 {
     const struct q2_suspect *suspect = choice->suspect;
     unsigned bits = distance(suspect->entry.raw, offset);
-    bool missing = found || is_missing(placing->slots, offset);
+    bool missing = found || is_missing(placing->slots, suspect, offset);
     struct q2_table_facts facts;
     int score = 0;
     if (offset == choice->table || bits > 2)

@@ -262,6 +262,7 @@ Test(repair_tables, flipped_bit_with_snapshots)
     struct outcome outcome = sweep(&image, Q2_LEVEL_CERTAIN, 64, flip);
     show("snapshots, flipped", outcome);
     cr_expect_eq(outcome.wrong, 0);
+    cr_expect_eq(outcome.left, 0);
     close_image(&image);
 }
 
