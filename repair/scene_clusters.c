@@ -107,12 +107,9 @@ allocate_behind(struct q2_scene *scene, uint64_t count, uint64_t *ret_first, str
     return 0;
 }
 
-/* Whether what counts references was damaged itself, so that a refcount of 0 says nothing. (That
- * new references are not counted yet is no damage.) */
 static bool
-has_unsound_refcounts(const struct q2_scene *scene)
+is_unsound(const struct q2_check *check)
 {
-    const struct q2_check *check = scene->before ? scene->before : scene->check;
     if (!(check->usable & Q2_USABLE_REFCOUNTS))
         return true;
     for (int p = 0; p < Q2_PROBLEM_COUNT; p++) {
@@ -125,6 +122,16 @@ has_unsound_refcounts(const struct q2_scene *scene)
             return true;
     }
     return false;
+}
+
+/* Whether what counts references was damaged itself, before this round or before all of them, so
+ * that a refcount of 0 says nothing. (That new references are not counted yet is no damage.) */
+static bool
+has_unsound_refcounts(const struct q2_scene *scene)
+{
+    const struct q2_check *origin = q2_scene_origin(scene);
+    return is_unsound(scene->before ? scene->before : scene->check) ||
+           (origin && is_unsound(origin));
 }
 
 /* Whether a cluster that nothing refers to can be taken: where its refcount of 0 says nothing, it

@@ -102,6 +102,28 @@ Test(repair_rounds, all_that_advanced_are_one_repair)
     q2_scene_close(scene);
 }
 
+/* Refcounts that an earlier round has made from nothing do not say what is free. */
+Test(repair_rounds, what_may_be_lost_is_not_taken_by_a_later_one)
+{
+    Q2_AUTOCLOSE struct q2_file *file =
+        build_image(PLAIN "l2[4] = 0\nzero-fill offset(refcount_block[0]) 4K\n");
+    struct q2_scene *scene = scene_on(file, Q2_LEVEL_CERTAIN, true);
+    uint8_t counts[21 * 2] = {0};
+    for (unsigned i = 0; i < 21; i++)
+        counts[i * 2 + 1] = i != 9;
+    cr_assert(q2_plan_begin(&scene->plan, Q2_ACTION_MEND_REFCOUNTS, Q2_CERTAIN, 0, "a test"));
+    cr_assert_eq(q2_scene_write(scene, Q2_OWNER_REFCOUNT_BLOCK, 2 * CLUSTER, counts, sizeof counts,
+                                NULL),
+                 0);
+    q2_plan_end(&scene->plan);
+    cr_assert_eq(q2_scene_recheck(scene, NULL), 0);
+    advance(scene);
+    cr_expect_eq(q2_check_exit(scene->before), Q2_EXIT_CLEAN);
+    uint64_t offset;
+    cr_expect_eq(q2_scene_allocate(scene, 1, &offset, NULL), Q2_ERR_NOSPACE);
+    q2_scene_close(scene);
+}
+
 /* What is only offered may be done by a later round, which offers the rest again. */
 Test(repair_rounds, offers_are_those_of_the_last)
 {
