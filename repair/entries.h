@@ -70,7 +70,8 @@ bool q2_entries_still_shared(const struct q2_entries *entries, const struct q2_s
 /* The clusters that another map has at the same guest offsets, from that of the suspect on for
  * `count` entries of its table, if they are counted more often than they are referred to: what
  * these entries may have led to as well. 0: there is none, or several, which *ret_unsure (may be
- * NULL) says; it is true too where there are too many tables to look into. */
+ * NULL) says; it is true too where there are too many tables to look into, or maps that have a
+ * cluster there whose refcount is no evidence of another reference. */
 void q2_entries_peers(struct q2_entries *entries, const struct q2_suspect *suspect, uint64_t count,
                       uint64_t *ret_clusters, bool *ret_unsure);
 

@@ -133,11 +133,13 @@ peer_cluster(const struct q2_entries *entries, uint64_t index)
     return first;
 }
 
-/* Look into one table. SEVERAL stands for more than one cluster. */
-static void
+/* Look into one table. SEVERAL stands for more than one cluster. Returns whether it has any that is
+ * not counted once more: whoever counted references anew after the damage has seen to that. */
+static bool
 look_for_peers(struct q2_entries *entries, const struct q2_suspect *suspect, uint64_t table,
                uint64_t count, uint64_t *clusters)
 {
+    bool others = false;
     const struct q2_check *check = entries->survey->scene->check;
     const struct q2_geometry *geometry = &check->geometry;
     uint64_t length = count * geometry->l2_entry_size;
@@ -145,13 +147,17 @@ look_for_peers(struct q2_entries *entries, const struct q2_suspect *suspect, uin
         (table << geometry->cluster_bits) + (uint64_t)suspect->l2_index * geometry->l2_entry_size;
     entries->peer_work += q2_max(length, READ_COST);
     if (q2_file_read_padded(check->file, at, entries->peers, length, NULL) < 0)
-        return;
+        return false;
     for (uint64_t i = 0; i < count; i++) {
         uint64_t cluster = peer_cluster(entries, i);
-        if (cluster && cluster != clusters[i] && clusters[i] != SEVERAL &&
-            misses_one(entries, suspect, cluster))
+        if (!cluster || cluster == clusters[i] || clusters[i] == SEVERAL)
+            continue;
+        if (entries->survey->counts_help && misses_one(entries, suspect, cluster))
             clusters[i] = clusters[i] ? SEVERAL : cluster;
+        else
+            others = true;
     }
+    return others;
 }
 
 void
@@ -160,11 +166,9 @@ q2_entries_peers(struct q2_entries *entries, const struct q2_suspect *suspect, u
 {
     const struct q2_survey *survey = entries->survey;
     uint64_t own = suspect->at >> survey->scene->check->geometry.cluster_bits, last = own;
-    uint64_t i =
-        survey->counts_help ? first_of_slot(entries, suspect->l1_index) : survey->reference_count;
-    bool unsure = false;
+    bool unsure = false, others = false;
     memset(ret_clusters, 0, count * sizeof *ret_clusters);
-    for (; i < survey->reference_count; i++) {
+    for (uint64_t i = first_of_slot(entries, suspect->l1_index); i < survey->reference_count; i++) {
         const struct q2_table_reference *reference = &survey->references[entries->by_slot[i]];
         if (reference->slot != suspect->l1_index)
             break;
@@ -175,12 +179,12 @@ q2_entries_peers(struct q2_entries *entries, const struct q2_suspect *suspect, u
         if (reference->table == own || reference->table == last || reference->suspect)
             continue;
         last = reference->table;
-        look_for_peers(entries, suspect, last, count, ret_clusters);
+        others |= look_for_peers(entries, suspect, last, count, ret_clusters);
     }
     for (uint64_t k = 0; k < count; k++) {
         bool several = ret_clusters[k] == SEVERAL;
         ret_clusters[k] = several || unsure ? 0 : ret_clusters[k];
-        unsure |= several && count == 1;
+        unsure |= (several || others) && count == 1;
     }
     if (ret_unsure)
         *ret_unsure = unsure;

@@ -127,6 +127,32 @@ Test(repair_safety, what_is_lost_stays_counted_when_refcounts_are_made_anew)
     q2_file_close(file);
 }
 
+/* A snapshot's entry is garbage, and its cluster that of the active map: only a refcount could
+ * tell, but it is gone, or was made to agree with what is left. The data may be there all the same.
+ */
+Test(repair_safety, an_entry_that_another_map_may_share_is_not_cleared)
+{
+    static const char *const damages[] = {
+        "zero-fill offset(refcount_block[0]) cluster_size\n",
+        "refcount[7] = 1\n",
+    };
+    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
+        char image[300];
+        snprintf(image, sizeof image,
+                 "cluster-size 4K\nsize 1M\nwrite 0 64K random\nsnapshot a\n"
+                 "write 0 4K random 2\n%ssnapshot[0].l2[2] = 0x42b830fc19f19ad8\n",
+                 damages[i]);
+        struct q2_file *file = build_image(image);
+        struct q2_repair *repair = plan_for(file);
+        cr_expect_eq(applied(repair, Q2_ACTION_CLEAR_L2_ENTRY), 0, "%zu", i);
+        struct q2_repair *second = plan_for(q2_repair_file(repair));
+        cr_expect_not(q2_repair_needed(second), "%zu: a second run finds nothing to do", i);
+        q2_repair_free(second);
+        q2_repair_free(repair);
+        q2_file_close(file);
+    }
+}
+
 /* Nothing tells any more that the second table is one but what it holds: an L1 entry is gone, and
  * so are all refcounts. Of a table that shares most with another map, what is its own stays too. */
 Test(repair_safety, what_lost_tables_led_to_stays_counted)
