@@ -7,6 +7,7 @@
 
 #include "core/base/checked.h"
 #include "repair/survey_parts.h"
+#include "repair/zero_entries.h"
 
 static const struct q2_geometry *
 geometry_of(const struct q2_mender *mender)
@@ -252,16 +253,17 @@ q2_choose_gone(const struct q2_mender *mender, struct q2_choice *ret_choice)
     const struct q2_check *check = mender->entries->survey->scene->check;
     if (!(mender->suspect->why & (Q2_SUSPECT_RULE | Q2_SUSPECT_PAST_END)))
         return false;
+    /* An entry of version 2 cannot say zeros: what the backing file has there would be read. */
+    if (q2_empty_entries_show(check) && !q2_zero_entries_exist(check))
+        return false;
     /* Compressed data may be packed beside what is not lost. */
     bool packed = check->counts.compressed_clusters > 0;
     bool unexplained = mender->entries->lost || mender->several_peers;
     bool cut = was_cut_off(mender);
     bool sure = cut || (!unexplained && !packed && !is_contested(mender));
-    /* In version 2 nothing reads as zeros that has a backing file. */
-    bool shines = check->geometry.version < 3 && check->header.backing_file_offset;
     *ret_choice = (struct q2_choice){
         .action = Q2_ACTION_CLEAR_L2_ENTRY,
-        .confidence = sure && !shines ? Q2_CERTAIN : Q2_GUESS,
+        .confidence = sure ? Q2_CERTAIN : Q2_GUESS,
         .change = Q2_CHANGE_LOST,
         .match = {.raw = check->geometry.version >= 3 && !check->geometry.extended_l2
                              ? Q2_ENTRY_ZERO

@@ -10,6 +10,7 @@
 
 #include "core/base/checked.h"
 #include "repair/entries.h"
+#include "repair/zero_entries.h"
 
 #include <inttypes.h>
 
@@ -60,14 +61,18 @@ look_in_table(struct tail *tail, const struct q2_table_reference *reference)
 }
 
 static int
-fill(struct tail *tail, uint64_t from, enum q2_owner_kind kind, struct q2_error *err)
+fill(struct tail *tail, uint64_t from, struct q2_error *err)
 {
     struct q2_scene *scene = tail->entries->survey->scene;
-    uint64_t size = scene->check->geometry.cluster_size;
+    const struct q2_geometry *geometry = &scene->check->geometry;
+    enum q2_owner_kind kind = tail->table ? Q2_OWNER_L2_TABLE : Q2_OWNER_DATA;
+    uint64_t size = geometry->cluster_size;
     void *zeros;
     int rc = q2_budget_calloc(&scene->budget, size - from, 1, "the end of the file", &zeros, err);
     if (rc < 0)
         return rc;
+    if (tail->table)
+        q2_zero_entries(scene->check, zeros, (size - from) / geometry->l2_entry_size);
     rc = q2_scene_write(scene, kind, tail->cluster * size + from, zeros, size - from, err);
     q2_budget_free(&scene->budget, zeros, size - from, 1);
     return rc;
@@ -102,7 +107,10 @@ mend(struct tail *tail, struct q2_error *err)
     look(tail);
     if (!tail->found)
         return 0;
-    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_EXTEND_FILE, Q2_CERTAIN,
+    /* Entries that are lost show what a backing file has there. */
+    bool shines =
+        tail->table && q2_empty_entries_show(scene->check) && !q2_zero_entries_exist(scene->check);
+    bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_EXTEND_FILE, shines ? Q2_GUESS : Q2_CERTAIN,
                                tail->cluster << geometry->cluster_bits,
                                "clusters behind the end were in use, so the file was cut off, and "
                                "of its last cluster %" PRIu64 " bytes are left",
@@ -111,7 +119,7 @@ mend(struct tail *tail, struct q2_error *err)
     look(tail);
     uint64_t from =
         tail->table ? tail->kept / geometry->l2_entry_size * geometry->l2_entry_size : tail->kept;
-    int rc = apply ? fill(tail, from, tail->table ? Q2_OWNER_L2_TABLE : Q2_OWNER_DATA, err) : 0;
+    int rc = apply ? fill(tail, from, err) : 0;
     q2_plan_end(&scene->plan);
     return rc;
 }

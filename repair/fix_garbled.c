@@ -12,6 +12,7 @@
 #include "core/base/checked.h"
 #include "core/format/references.h"
 #include "repair/entries.h"
+#include "repair/zero_entries.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -80,7 +81,10 @@ write_table(struct garbled *garbled, struct q2_error *err)
 {
     struct q2_scene *scene = garbled->entries->survey->scene;
     const struct q2_geometry *geometry = &scene->check->geometry;
-    enum q2_confidence confidence = garbled->kept + garbled->found ? Q2_LIKELY : Q2_GUESS;
+    /* An empty entry shows what a backing file has there, and nobody knows which were empty. */
+    bool shines = q2_empty_entries_show(scene->check);
+    enum q2_confidence confidence =
+        garbled->kept + garbled->found && !shines ? Q2_LIKELY : Q2_GUESS;
     uint64_t table = q2_entry_offset(garbled->suspect->entry.raw);
     bool apply = q2_plan_begin(&scene->plan, Q2_ACTION_REBUILD_L2_TABLE, confidence, table,
                                "the table at 0x%" PRIx64 " was overwritten: %" PRIu64

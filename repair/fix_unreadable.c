@@ -6,12 +6,15 @@
  * the table leads to the copy. The entries that are missing there are empty ones for the fixes that
  * follow, which know how to find what they led to; what they do not find is lost, and named here.
  * The disk may yet change its mind about the sector, so that by default this is only done where
- * nothing can be lost, and never with L2 tables of which nothing can be read. */
+ * nothing can be lost, and never with L2 tables of which nothing can be read. Where an empty entry
+ * would show a backing file, entries of L2 tables say zeros; L1 entries cannot, so that the proof
+ * does not let them pass unless lost tables were found for all of them. */
 
 #include "core/base/checked.h"
 #include "core/base/endian.h"
 #include "repair/fix.h"
 #include "repair/survey.h"
+#include "repair/zero_entries.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -219,9 +222,19 @@ lost_by_l2(struct q2_scene *scene, const struct rest *rest,
                    geometry->l2_entry_size, geometry->cluster_size, name);
 }
 
+/* The entries that are gone, where empty ones would show a backing file. */
+static void
+hide_backing(const struct q2_check *check, struct rest *rest)
+{
+    uint64_t entries = SECTOR / check->geometry.l2_entry_size;
+    for (uint64_t i = 0; i < rest->sectors; i++)
+        if (q2_bit_test(rest->gone, i))
+            q2_zero_entries(check, rest->bytes + i * SECTOR, entries);
+}
+
 /* All that lead to one table. */
 static int
-rebuild_l2(struct q2_scene *scene, const struct rest *rest, const struct q2_table_reference *first,
+rebuild_l2(struct q2_scene *scene, struct rest *rest, const struct q2_table_reference *first,
            uint64_t count, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &scene->check->geometry;
@@ -230,6 +243,7 @@ rebuild_l2(struct q2_scene *scene, const struct rest *rest, const struct q2_tabl
     int rc = 0;
     for (uint64_t i = 0; i < count; i++)
         lost |= lost_by_l2(scene, rest, &first[i], false);
+    hide_backing(scene->check, rest);
     if (q2_plan_begin(&scene->plan, Q2_ACTION_REBUILD_L2_TABLE, lost ? Q2_LIKELY : Q2_CERTAIN,
                       offset,
                       "%" PRIu64 " of the %" PRIu64 " sectors of the L2 table at 0x%" PRIx64

@@ -219,12 +219,25 @@ is_overtaken(struct walk *walk, uint64_t guest, const struct q2_view *from,
     return (to->kind == Q2_VIEW_DATA || to->kind == Q2_VIEW_COMPRESSED) && to->host == from->host;
 }
 
+/* What could not be read may come to read as anything but what it cannot be. */
+static int
+judge_unreadable(struct walk *walk, uint64_t guest, uint64_t length, const struct q2_view *from,
+                 const struct q2_view *to, struct q2_error *err)
+{
+    if (is_overtaken(walk, guest, from, to))
+        return judge(walk, guest, length, from, to, err);
+    uint64_t end = guest + length;
+    int rc =
+        to->kind == Q2_VIEW_BACKING ? q2_proof_names_spare(&walk->names, &guest, &end, err) : 1;
+    return rc ? rc : object(walk, guest, end - guest, from, to);
+}
+
 static int
 compare(struct walk *walk, uint64_t guest, const struct q2_view *from, const struct q2_view *to,
         uint64_t *length, struct q2_error *err)
 {
     if (from->kind == Q2_VIEW_UNREADABLE)
-        return is_overtaken(walk, guest, from, to) ? judge(walk, guest, *length, from, to, err) : 1;
+        return judge_unreadable(walk, guest, *length, from, to, err);
     if (evidently_same(walk, from, to, length))
         return 1;
     bool has_bytes = from->kind == Q2_VIEW_DATA || from->kind == Q2_VIEW_COMPRESSED;
@@ -289,7 +302,8 @@ walk_map(struct walk *walk, uint64_t limit, struct q2_error *err)
             continue;
         struct q2_view from = q2_viewer_look(&walk->before, guest);
         step = q2_min(from.length, limit - guest);
-        if (from.kind == Q2_VIEW_UNREADABLE && !from.past_end && !walk->before.limited)
+        if (from.kind == Q2_VIEW_UNREADABLE && !from.past_end && !walk->before.limited &&
+            walk->after.hole != Q2_VIEW_BACKING)
             continue;
         struct q2_view to = q2_viewer_look(&walk->after, guest);
         step = q2_min(step, to.length);

@@ -2,10 +2,11 @@
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
 /* What applied actions name, and whether it is what they call it: what is lost, or recovered, could
- * not be read before. It is not enough that a reader gets some bytes there. A pointer that leads to
- * a structure, or an L1 entry to what is no L2 table, makes software read something that is
- * nobody's data; what is read by way of a table, from a cluster of its own, is data, whatever bits
- * beside the offset are set that should not be. */
+ * not be read before; and what is lost reads as zeros, not as what a backing file has there. It is
+ * not enough that a reader gets some bytes there. A pointer that leads to a structure, or an L1
+ * entry to what is no L2 table, makes software read something that is nobody's data; what is read
+ * by way of a table, from a cluster of its own, is data, whatever bits beside the offset are set
+ * that should not be. */
 
 #include "core/base/checked.h"
 #include "repair/prove_parts.h"
@@ -186,5 +187,25 @@ q2_proof_names_allow(struct q2_proof_names *names, struct q2_viewer *before,
         return 1;
     *guest = until;
     *end = q2_min(*end, next_edge(names, until));
+    return 0;
+}
+
+int
+q2_proof_names_spare(struct q2_proof_names *names, uint64_t *guest, uint64_t *end,
+                     struct q2_error *err)
+{
+    const struct q2_proof_ranges *lost = &names->ranges[Q2_CHANGE_LOST];
+    int rc = names->loaded ? 0 : load(names, err);
+    if (rc < 0)
+        return rc;
+    uint64_t until = q2_proof_ranges_until(lost, *guest);
+    if (until == *guest) {
+        uint64_t next = q2_proof_ranges_next(lost, *guest);
+        if (next >= *end)
+            return 1;
+        *guest = next;
+        until = q2_proof_ranges_until(lost, next);
+    }
+    *end = q2_min(*end, until);
     return 0;
 }

@@ -179,4 +179,9 @@ int q2_proof_names_allow(struct q2_proof_names *names, struct q2_viewer *before,
                          const struct q2_view *from, uint64_t *guest, uint64_t *end,
                          struct q2_error *err);
 
+/* Whether nothing in [*guest, *end) is called lost, which reads as zeros and as nothing else. If
+ * so, 1; if not, 0, and the range becomes the first part that is. */
+int q2_proof_names_spare(struct q2_proof_names *names, uint64_t *guest, uint64_t *end,
+                         struct q2_error *err);
+
 #endif

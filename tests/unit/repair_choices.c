@@ -18,13 +18,19 @@
 enum { CLUSTER = 4096, L2_AT = 4 * CLUSTER };
 
 static struct q2_repair *
-plan_for(struct q2_file *file)
+plan_at(struct q2_file *file, enum q2_repair_level level)
 {
-    const struct q2_repair_options options = {.level = Q2_LEVEL_CERTAIN, .threads = 1};
+    const struct q2_repair_options options = {.level = level, .threads = 1};
     struct q2_repair *repair = NULL;
     struct q2_error err = {0};
     cr_assert_eq(q2_repair_plan(file, &options, &repair, &err), 0, "%s", err.message);
     return repair;
+}
+
+static struct q2_repair *
+plan_for(struct q2_file *file)
+{
+    return plan_at(file, Q2_LEVEL_CERTAIN);
 }
 
 static uint64_t
@@ -109,5 +115,19 @@ Test(repair_choices, a_power_of_two_was_not_empty_for_that)
     read_by(q2_repair_file(repair), 300, after);
     cr_expect_eq(memcmp(before, after, CLUSTER), 0);
     q2_repair_free(repair);
+    q2_file_close(file);
+}
+
+/* Where an entry cannot say zeros it does not say anything else. */
+Test(repair_choices, version_2_shows_no_backing_file)
+{
+    struct q2_file *file = build_image("version 2\nbacking b format raw\ncluster-size 4K\nsize 1M\n"
+                                       "write 0 64K random\nrefcount(l2[3].offset) = 0\n"
+                                       "l2[3] = 0x8000000040000000\n");
+    for (int level = Q2_LEVEL_CERTAIN; level <= Q2_LEVEL_GUESS; level++) {
+        struct q2_repair *repair = plan_at(file, (enum q2_repair_level)level);
+        cr_expect_neq(entry_of(q2_repair_file(repair), 3), 0);
+        q2_repair_free(repair);
+    }
     q2_file_close(file);
 }

@@ -151,6 +151,7 @@ replaces(struct q2_scene *scene)
 #define NO_TABLE                                                     \
     PLAIN "fill 0x6000 2K \"?\"\nu64[0x6008] = 0x8000000000005000\n" \
           "l1[0].offset = 0x6000\n"
+#define OVER     "backing b format raw\n" PLAIN "refcount(l2[1].offset) = 0\n"
 #define ODD      PLAIN "l2[1].reserved = 2\n"
 #define TO_ZEROS "refcount(l2[1].offset) = 0\nl2[1] = 1\n"
 #define SECOND   .offset = 4096, .length = 4096
@@ -170,6 +171,12 @@ Test(prove, names)
              "l1[0] = 0\n", PROVEN, PROVEN, .plan = loses),
         PAIR("lost, by way of no table", NO_TABLE, "l1[0] = 0\n", PROVEN, FOUND,
              .problem = Q2_PROBLEM_CLUSTER_LEAKED, .plan = loses),
+        PAIR("lost, and the backing file shows", OVER "l2[1].offset = 1G\n", "l2[1] = 0\n", CHANGED,
+             CHANGED, SECOND, .plan = loses, .blamed = 1),
+        PAIR("lost, and the backing file is hidden", OVER "l2[1].offset = 1G\n", "l2[1] = 1\n",
+             PROVEN, PROVEN, .plan = loses),
+        PAIR("recovered, to be the backing file's", OVER "l2[1].offset = 1G\n", "l2[1] = 0\n",
+             PROVEN, PROVEN, .plan = recovers),
         PAIR("lost, of a hole", SPARE("0x43"),
              "l2[16].offset = offset(leak[0])\nl2[16].copied = 1\n", CHANGED, CHANGED,
              .offset = 65536, .length = 4096, .plan = loses, .blamed = 1),

@@ -230,6 +230,23 @@ Test(repair_safety, a_cut_within_a_table_is_told)
     q2_file_close(file);
 }
 
+/* Nor does it show the backing file. */
+Test(repair_safety, a_cut_within_a_table_does_not_show_the_backing_file)
+{
+    struct q2_file *file = build_image(
+        "backing b format raw\ncluster-size 4K\nsize 4M\nwrite 0 1M random\nsnapshot s\n"
+        "write 1M 4K random\nwrite 2M 64K random\n");
+    uint64_t table = q2_entry_offset(word_at(file, 3 * CLUSTER));
+    cr_assert_eq(q2_file_truncate(file, table + 100 * 8 + 6, NULL), 0);
+    struct q2_repair *repair = plan_for(file);
+    cr_expect_eq(applied(repair, Q2_ACTION_EXTEND_FILE), 1);
+    cr_expect_neq(word_at(q2_repair_file(repair), table + 99 * 8), Q2_ENTRY_ZERO);
+    for (uint64_t i = 100; i < 512; i++)
+        cr_expect_eq(word_at(q2_repair_file(repair), table + i * 8), Q2_ENTRY_ZERO);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
+
 /* A file that ends early by itself has lost nothing. */
 Test(repair_safety, a_short_last_cluster_is_none_of_this)
 {

@@ -117,6 +117,27 @@ Test(repair_unreadable, costs_what_a_sector_of_an_l2_table_maps)
         lose_l2_sector(image, l1, sector);
 }
 
+/* What is lost does not read as what the backing file has there. */
+Test(repair_unreadable, hides_the_backing_file)
+{
+    static const char *const images[] = {
+        "backing b format raw\ncluster-size 4K\nsize 4M\nwrite 0 1M random\n",
+        "backing b format raw\nextended-l2\ncluster-size 16K\nsize 16M\nwrite 0 1M random\n",
+    };
+    for (size_t i = 0; i < 2; i++) {
+        Q2_AUTOCLOSE struct q2_file *image = build_image(images[i]);
+        uint64_t l1 = word(image, 40);
+        Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, l2_of(image, l1, 0) + SECTOR);
+        struct q2_repair *repair = plan_at(bad, Q2_LEVEL_LIKELY);
+        cr_expect(applied(repair, Q2_ACTION_REBUILD_L2_TABLE));
+        uint64_t gone = l2_of(q2_repair_file(repair), l1, 0) + SECTOR;
+        cr_expect_eq(word(q2_repair_file(repair), gone), i == 0 ? Q2_ENTRY_ZERO : 0);
+        if (i == 1)
+            cr_expect_eq(word(q2_repair_file(repair), gone + 8), UINT64_C(0xffffffff) << 32);
+        q2_repair_free(repair);
+    }
+}
+
 /* Beyond the end of the disk nothing is mapped, so that nothing is lost. */
 Test(repair_unreadable, is_certain_where_nothing_is_lost)
 {
