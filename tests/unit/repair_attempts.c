@@ -92,6 +92,16 @@ Test(repair_attempts, little_memory)
     cr_expect_gt(whole, 1);
 }
 
+/* Let as many entries as there are in all lead to where the first one of a table does. */
+static void
+share_clusters(struct q2_file *file, uint64_t table, uint64_t count)
+{
+    uint8_t bytes[8];
+    q2_store_be64(bytes, word_at(file, table));
+    for (uint64_t i = 1; i < count; i++)
+        cr_assert_eq(q2_file_write(file, table + i * 8, bytes, sizeof bytes, NULL), 0);
+}
+
 /* More clusters are shared than can be compared once each has its own: none of that is done, but
  * what has nothing to do with it is. */
 Test(repair_attempts, objections_of_one_kind)
@@ -99,11 +109,7 @@ Test(repair_attempts, objections_of_one_kind)
     enum { CLUSTER = 64 << 10, SHARED = 1200, L2_AT = 4 * CLUSTER, COUNT_AT = 2 * CLUSTER };
     Q2_AUTOCLOSE struct q2_file *file = build_image("cluster-size 64K\nsize 128M\n"
                                                     "write 0 64K 0x11\nrefcount[1] = 0\n");
-    uint64_t entry = word_at(file, L2_AT);
-    uint8_t bytes[8];
-    q2_store_be64(bytes, entry);
-    for (uint64_t i = 0; i < SHARED; i++)
-        cr_assert_eq(q2_file_write(file, L2_AT + i * 8, bytes, sizeof bytes, NULL), 0);
+    share_clusters(file, L2_AT, SHARED);
     struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_not_null(q2_repair_objection(repair, 0));
     cr_expect_not_null(q2_repair_unsearched(repair));
@@ -118,4 +124,27 @@ Test(repair_attempts, objections_of_one_kind)
     }
     cr_expect(is_settled(repair, false));
     q2_repair_free(repair);
+}
+
+/* Memory that does for the header does not for all that it leads to: the header is mended, and the
+ * rest not said to have been looked for. */
+Test(repair_attempts, little_memory_for_a_later_round)
+{
+    enum { L2_AT = 4 * (64 << 10), SHARED = 600 };
+    Q2_AUTOCLOSE struct q2_file *file =
+        build_image("cluster-size 64K\nsize 128M\nwrite 0 64K 0x11\nheader.magic = 0\n");
+    share_clusters(file, L2_AT, SHARED);
+    struct q2_repair_options options = {.level = Q2_LEVEL_GUESS, .threads = 1};
+    for (int little = 0; little < 2; little++) {
+        struct q2_repair *repair = NULL;
+        struct q2_error err = {0};
+        options.max_memory = little ? 4 << 20 : 0;
+        cr_assert_eq(q2_repair_plan(file, &options, &repair, &err), 0, "%s", err.message);
+        const struct q2_plan *done = q2_repair_actions(repair);
+        cr_assert(q2_repair_needed(repair));
+        cr_expect_eq(done->actions[0].kind, Q2_ACTION_MEND_HEADER);
+        cr_expect_eq(q2_check_exit(q2_repair_after(repair)) == Q2_EXIT_CLEAN, !little);
+        cr_expect_eq(q2_repair_unsearched(repair) == NULL, !little);
+        q2_repair_free(repair);
+    }
 }
