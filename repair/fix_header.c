@@ -12,6 +12,7 @@
 #include "repair/header_carve.h"
 #include "repair/header_extensions.h"
 #include "repair/header_search.h"
+#include "repair/prove.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -180,12 +181,13 @@ moves_refcounts(const struct q2_trial *trial, const struct q2_candidate *candida
 }
 
 /* Whether nothing else may be mended as long as the header is not. Refcounts can be made anew in
- * any case, and what is only odd does no harm. */
+ * any case, and what is only odd does no harm. What an earlier round went on with, or mended, stays
+ * good enough. */
 static bool
 must_stop(const struct q2_scene *scene, const struct q2_trial *trial,
           const struct q2_candidate *candidate)
 {
-    if (keeps_header(trial, candidate) || moves_refcounts(trial, candidate))
+    if (scene->ground || keeps_header(trial, candidate) || moves_refcounts(trial, candidate))
         return false;
     return !scene->check || scene->check->counts.corruptions || scene->check->counts.check_errors ||
            scene->check->counts.leaks;
@@ -375,6 +377,35 @@ has_unknown_feature(const struct q2_scene *scene)
     return q2_scene_count(scene, Q2_PROBLEM_HEADER_INCOMPATIBLE_UNKNOWN) > 0;
 }
 
+static bool
+has_mended(const struct q2_plan *plan)
+{
+    bool found = false;
+    for (uint64_t i = 0; i < plan->count; i++)
+        found |= plan->actions[i].applied && plan->actions[i].change_count &&
+                 plan->actions[i].kind == Q2_ACTION_MEND_HEADER;
+    return found;
+}
+
+/* Another header changes whole maps, and the proof must let it; but nothing that is done besides
+ * should hide behind that. So what stands on its own feet ends the round, with all that is counted
+ * as it is, and what is left is held against the image as it reads by its new header. */
+static int
+end_round(struct q2_scene *scene, struct q2_error *err)
+{
+    struct q2_objection objection;
+    struct q2_error ignored;
+    if (!has_mended(&scene->plan) || scene->keep_all)
+        return 0;
+    int rc = q2_scene_recheck(scene, err);
+    if (rc < 0 || !is_faulty(scene))
+        return rc;
+    scene->keep_all = true;
+    scene->stop = q2_prove(scene, &objection, &ignored) > 0;
+    scene->keep_all = scene->stop;
+    return 0;
+}
+
 int
 q2_fix_header(struct q2_scene *scene, struct q2_error *err)
 {
@@ -393,5 +424,7 @@ q2_fix_header(struct q2_scene *scene, struct q2_error *err)
         return rc;
     if (has_unknown_feature(scene))
         scene->stop = true;
-    return scene->stop ? 0 : q2_header_fix_extensions(scene, err);
+    if (!scene->stop)
+        rc = q2_header_fix_extensions(scene, err);
+    return rc < 0 || scene->stop ? rc : end_round(scene, err);
 }
