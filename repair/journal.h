@@ -59,4 +59,9 @@ int q2_journal_mark(struct q2_file *journal, enum q2_journal_state state, struct
 int q2_journal_undo(struct q2_file *journal, struct q2_file *image, bool force,
                     struct q2_error *err);
 
+/* Whether the image is what it was before the repair, as far as the journal tells: undoing would
+ * change nothing. Fails as q2_journal_undo without force does. */
+int q2_journal_is_undone(struct q2_file *journal, struct q2_file *image, bool *ret_undone,
+                         struct q2_error *err);
+
 #endif

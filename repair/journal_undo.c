@@ -17,6 +17,7 @@ struct undo {
     struct q2_file *journal, *image;
     struct q2_journal_info info;
     uint8_t *buffer; /* Q2_JOURNAL_LENGTH_MAX bytes of the image */
+    bool repaired;   /* some of the image is not what it was before */
     struct q2_journal_hash hash;
 };
 
@@ -53,8 +54,10 @@ is_known(struct undo *undo, const struct q2_journal_record *record, uint64_t don
     bool zeros = q2_is_zero(bytes, (size_t)length);
     *ret_known = true;
     if (record->before == Q2_BEFORE_UNREADABLE || (zeros && record->before == Q2_BEFORE_ZEROS) ||
-        (zeros && record->after == Q2_AFTER_ZEROS) ||
         (record->bytes && memcmp(record->bytes + done, bytes, (size_t)length) == 0))
+        return 0;
+    undo->repaired = true;
+    if (zeros && record->after == Q2_AFTER_ZEROS)
         return 0;
     *ret_known = false;
     if (!record->marks)
@@ -96,7 +99,7 @@ check_record(struct undo *undo, const struct q2_journal_record *record, struct q
 }
 
 static int
-check_size(const struct undo *undo, struct q2_error *err)
+check_size(struct undo *undo, struct q2_error *err)
 {
     const struct q2_journal_info *info = &undo->info;
     uint64_t size;
@@ -110,6 +113,7 @@ check_size(const struct undo *undo, struct q2_error *err)
                             "repair and %" PRIu64 " afterwards: the image has been changed since, "
                             "or is another one",
                             undo->image->name, size, info->size_before, info->size_after);
+    undo->repaired |= size != info->size_before;
     return 0;
 }
 
@@ -159,31 +163,50 @@ restore(struct undo *undo, struct q2_error *err)
     return rc < 0 ? rc : q2_journal_mark(undo->journal, Q2_JOURNAL_UNDONE, err);
 }
 
+/* Verify the journal, and the image by it unless that is not to be asked. */
+static int
+examine(struct undo *undo, bool trust, struct q2_error *err)
+{
+    int rc = q2_journal_read(undo->journal, &undo->info, err);
+    if (rc < 0)
+        return rc;
+    if (undo->info.state == Q2_JOURNAL_INCOMPLETE)
+        return q2_error_set(err, Q2_ERR_FORMAT,
+                            "%s: the undo journal was never completed, so nothing has been written "
+                            "to the image",
+                            undo->journal->name);
+    if (trust)
+        return 0;
+    /* No record reaches beyond the larger of the two. */
+    uint64_t largest = q2_max(undo->info.size_before, undo->info.size_after);
+    Q2_AUTOFREE uint8_t *buffer = malloc(q2_min(Q2_JOURNAL_LENGTH_MAX, largest) + 1);
+    if (!buffer)
+        return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory to undo a repair", undo->image->name);
+    undo->buffer = buffer;
+    rc = check_size(undo, err);
+    if (rc == 0)
+        rc = q2_journal_hash_init(&undo->hash, err);
+    if (rc == 0)
+        rc = each_record(undo, check_record, err);
+    q2_journal_hash_destroy(&undo->hash);
+    return rc;
+}
+
 int
 q2_journal_undo(struct q2_file *journal, struct q2_file *image, bool force, struct q2_error *err)
 {
     struct undo undo = {.journal = journal, .image = image};
-    int rc = q2_journal_read(journal, &undo.info, err);
-    if (rc < 0)
-        return rc;
-    if (undo.info.state == Q2_JOURNAL_INCOMPLETE)
-        return q2_error_set(err, Q2_ERR_FORMAT,
-                            "%s: the undo journal was never completed, so nothing has been written "
-                            "to the image",
-                            journal->name);
-    /* No record reaches beyond the larger of the two. */
-    uint64_t largest = q2_max(undo.info.size_before, undo.info.size_after);
-    Q2_AUTOFREE uint8_t *buffer = malloc(q2_min(Q2_JOURNAL_LENGTH_MAX, largest) + 1);
-    if (!buffer)
-        return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory to undo a repair", image->name);
-    undo.buffer = buffer;
-    if (!force) {
-        rc = check_size(&undo, err);
-        if (rc == 0)
-            rc = q2_journal_hash_init(&undo.hash, err);
-        if (rc == 0)
-            rc = each_record(&undo, check_record, err);
-        q2_journal_hash_destroy(&undo.hash);
-    }
+    int rc = examine(&undo, force, err);
     return rc < 0 ? rc : restore(&undo, err);
+}
+
+int
+q2_journal_is_undone(struct q2_file *journal, struct q2_file *image, bool *ret_undone,
+                     struct q2_error *err)
+{
+    struct undo undo = {.journal = journal, .image = image};
+    int rc = examine(&undo, false, err);
+    if (rc == 0)
+        *ret_undone = !undo.repaired;
+    return rc;
 }

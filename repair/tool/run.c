@@ -52,6 +52,24 @@ fail(const struct run *run, const struct q2_error *err, const char *hint)
 
 /* ---- an interrupted repair ---- */
 
+/* A journal tells nothing about which file its image is. One that was named could be that of
+ * another copy of it, half written, which needs it: then it must not be used up here. */
+static int
+refuse_copy(const struct run *run, size_t index, struct q2_error *err)
+{
+    const char *name = run->found.names[index];
+    bool undone = false;
+    if (!run->options->journal || strcmp(name, run->options->journal) != 0)
+        return 0;
+    int rc = q2_journal_is_undone(run->found.files[index], run->image, &undone, err);
+    if (rc == 0 && undone)
+        rc = q2_error_set(err, Q2_ERR_EXISTS,
+                          "%s: nothing of the repair that %s undoes is in this image: if there is "
+                          "no other that it is for, remove it",
+                          run->options->image, name);
+    return rc;
+}
+
 static int
 roll_back(struct run *run, size_t index, struct q2_error *err)
 {
@@ -62,7 +80,9 @@ roll_back(struct run *run, size_t index, struct q2_error *err)
                             "%s: a repair was interrupted and is half written; qcow2-repair "
                             "without --dry-run puts the image back first",
                             run->options->image);
-    int rc = q2_apply_resume(run->image, run->found.files[index], &done, err);
+    int rc = refuse_copy(run, index, err);
+    if (rc == 0)
+        rc = q2_apply_resume(run->image, run->found.files[index], &done, err);
     if (rc < 0)
         return rc;
     run->told->finished[index] = true;

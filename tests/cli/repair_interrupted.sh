@@ -62,6 +62,10 @@ rm leaky.qcow2.*
 # Somewhere else, it has to be named again.
 cp kept elsewhere
 printf applying | dd of=elsewhere bs=1 seek=16 conv=notrunc status=none
+cp unrepaired.qcow2 clone.qcow2
+mend 1 --journal=elsewhere clone.qcow2 # is not what it is for
+err_has "remove it"
+cmp unrepaired.qcow2 clone.qcow2 || fail "the clone was written to"
 mend 0 --journal=elsewhere leaky.qcow2
 err_has "put back to what it was before"
 same leaky.qcow2 "$after"

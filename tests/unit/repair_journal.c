@@ -49,8 +49,13 @@ Test(repair_journal, restores_byte_for_byte)
     for (unsigned i = 0; i < EDITS; i++) {
         struct done done = done_new(i);
         struct q2_error err = {0};
+        bool undone = true;
+        cr_assert_eq(q2_journal_is_undone(done.journal, done.image, &undone, &err), 0);
+        cr_expect_eq(undone, holds(done.image, &done.scenario->before), "edit %u", i);
         cr_assert_eq(q2_journal_undo(done.journal, done.image, false, &err), 0, "%s", err.message);
         cr_expect(holds(done.image, &done.scenario->before), "edit %u", i);
+        cr_assert_eq(q2_journal_is_undone(done.journal, done.image, &undone, &err), 0);
+        cr_expect(undone, "edit %u", i);
         cr_expect_eq(state_of(done.journal), Q2_JOURNAL_UNDONE);
         cr_expect_eq(q2_journal_undo(done.journal, done.image, false, &err), 0, "once more");
         cr_expect(holds(done.image, &done.scenario->before));
