@@ -129,6 +129,12 @@ q2_rebuild_references(const struct q2_rebuild *rebuild, uint64_t cluster)
     return sum > dropped ? sum - dropped : 0;
 }
 
+bool
+q2_rebuild_dropped(const struct q2_rebuild *rebuild, uint64_t cluster)
+{
+    return references_in(rebuild->dropped, cluster) > 0;
+}
+
 /* The first cluster from *cluster on, and below `end`, that a tally has references to. */
 static bool
 next_seen(const struct q2_tally *tally, uint64_t *cluster, uint64_t end)

@@ -70,6 +70,10 @@ int q2_rebuild_drop(struct q2_rebuild *rebuild, uint64_t first, uint64_t count,
 /* References to a cluster, as they are to be. */
 uint64_t q2_rebuild_references(const struct q2_rebuild *rebuild, uint64_t cluster);
 
+/* Whether a cluster was part of the refcounts that cannot stay where it is. What it holds is known,
+ * so that it is nothing lost. */
+bool q2_rebuild_dropped(const struct q2_rebuild *rebuild, uint64_t cluster);
+
 /* Of 64 clusters from `cluster` on (a multiple of 64), those that have any. */
 uint64_t q2_rebuild_seen(const struct q2_rebuild *rebuild, uint64_t cluster);
 
@@ -88,7 +92,7 @@ void q2_rebuild_look(struct q2_rebuild *rebuild, uint64_t index, uint64_t offset
 /* Write everything: within an action that is to be carried out. */
 int q2_rebuild_write(struct q2_rebuild *rebuild, struct q2_error *err);
 
-/* Whether any of a cluster is no hole. */
+/* Whether any of a cluster is no hole, and it is not known what that is. */
 bool q2_rebuild_stored(struct q2_rebuild *rebuild, uint64_t cluster);
 
 /* ---- what nothing refers to ---- */

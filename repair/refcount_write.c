@@ -128,6 +128,8 @@ wanted_refcount(const struct q2_rebuild *rebuild, uint64_t cluster, uint64_t rec
     uint64_t references = q2_min(q2_rebuild_references(rebuild, cluster), most);
     if (references && !rebuild->keep_high && !q2_scene_kept(rebuild->scene, cluster))
         return references;
+    if (q2_rebuild_dropped(rebuild, cluster) && !q2_scene_kept(rebuild->scene, cluster))
+        return references;
     /* Nothing was in use behind the end of the file. */
     return cluster < rebuild->geometry->file_clusters ? q2_max(references, recorded) : references;
 }
@@ -136,7 +138,7 @@ bool
 q2_rebuild_stored(struct q2_rebuild *rebuild, uint64_t cluster)
 {
     const struct q2_geometry *geometry = rebuild->geometry;
-    if (cluster >= geometry->file_clusters)
+    if (cluster >= geometry->file_clusters || q2_rebuild_dropped(rebuild, cluster))
         return false;
     uint64_t offset = cluster << geometry->cluster_bits;
     uint64_t end = q2_min(offset + geometry->cluster_size, geometry->file_size);
