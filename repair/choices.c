@@ -218,9 +218,8 @@ q2_choose_peer(const struct q2_mender *mender, struct q2_choice *ret_choice)
 
 /* ---- gone ---- */
 
-/* A pointer that goes on where its neighbours end is not damaged: what it leads to was cut off. */
-static bool
-was_cut_off(const struct q2_mender *mender)
+bool
+q2_choice_was_cut_off(const struct q2_mender *mender)
 {
     const struct q2_geometry *geometry = geometry_of(mender);
     uint64_t raw = mender->suspect->entry.raw;
@@ -259,7 +258,7 @@ q2_choose_gone(const struct q2_mender *mender, struct q2_choice *ret_choice)
     /* Compressed data may be packed beside what is not lost. */
     bool packed = check->counts.compressed_clusters > 0;
     bool unexplained = mender->entries->lost || mender->several_peers;
-    bool cut = was_cut_off(mender);
+    bool cut = q2_choice_was_cut_off(mender);
     bool sure = cut || (!unexplained && !packed && !is_contested(mender));
     *ret_choice = (struct q2_choice){
         .action = Q2_ACTION_CLEAR_L2_ENTRY,

@@ -44,6 +44,10 @@ bool q2_choice_agrees(const struct q2_mender *mender, uint64_t cluster);
 /* Whether the neighbours meet at a lost cluster, and so speak against any other. */
 bool q2_choice_neighbours_meet(const struct q2_mender *mender);
 
+/* Whether a pointer is not damaged, but what it leads to was cut off: it goes on where its
+ * neighbours end, or what it leads to was counted. */
+bool q2_choice_was_cut_off(const struct q2_mender *mender);
+
 /* The only entry one bit away that leads to what the neighbours, or other maps, have here. */
 bool q2_choose_near_agreeing(const struct q2_mender *mender, struct q2_choice *ret_choice);
 

@@ -153,7 +153,9 @@ choose_broken(struct q2_mender *mender, struct q2_choice *ret_choice)
         return (mender->near.count == 1 && q2_choose_near(mender, ret_choice)) ||
                q2_choose_external(mender, ret_choice);
     bool meet = q2_choice_neighbours_meet(mender);
-    if (mender->suspect->why & Q2_SUSPECT_CUT) /* any likeness is mere chance */
+    bool standard = !(mender->suspect->entry.raw & Q2_ENTRY_COMPRESSED);
+    if ((mender->suspect->why & Q2_SUSPECT_CUT) ||
+        (standard && q2_choice_was_cut_off(mender))) /* any likeness is mere chance */
         return q2_choose_near_agreeing(mender, ret_choice) || q2_choose_gone(mender, ret_choice);
     struct q2_choice as_read;
     if (q2_choose_as_read(mender, &as_read)) {

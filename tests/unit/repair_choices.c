@@ -131,3 +131,17 @@ Test(repair_choices, version_2_shows_no_backing_file)
     }
     q2_file_close(file);
 }
+
+/* Cluster 6 is lost, and one bit away from cluster 70, which was cut off. No refcount tells, but
+ * the neighbours do. */
+Test(repair_choices, behind_a_cut_pointers_go_on)
+{
+    struct q2_file *file = build_image("cluster-size 4K\nsize 1M\nwrite 0 272K random\nl2[1] = 0\n"
+                                       "zero-fill offset(refcount_block[0]) 4K\n");
+    cr_assert_eq(q2_file_truncate(file, 60 * CLUSTER, NULL), 0);
+    struct q2_repair *repair = plan_for(file);
+    for (uint64_t i = 55; i < 68; i++)
+        cr_expect_eq(entry_of(q2_repair_file(repair), i), Q2_ENTRY_ZERO, "entry %d", (int)i);
+    q2_repair_free(repair);
+    q2_file_close(file);
+}
