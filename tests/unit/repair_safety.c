@@ -63,20 +63,6 @@ Test(repair_safety, a_pointer_behind_a_cut_is_right)
     q2_file_close(file);
 }
 
-/* The same where no refcount tells: its neighbours do. */
-Test(repair_safety, a_pointer_behind_a_cut_goes_on_from_its_neighbours)
-{
-    struct q2_file *file = build_image("cluster-size 4K\nsize 1M\nwrite 0 272K random\nl2[1] = 0\n"
-                                       "zero-fill offset(refcount_block[0]) 4K\n");
-    cr_assert_eq(q2_file_truncate(file, 60 * CLUSTER, NULL), 0);
-    struct q2_repair *repair = plan_for(file);
-    for (uint64_t i = 55; i < 68; i++)
-        cr_expect_eq(word_at(q2_repair_file(repair), L2_AT + i * 8), Q2_ENTRY_ZERO, "entry %d",
-                     (int)i);
-    q2_repair_free(repair);
-    q2_file_close(file);
-}
-
 /* What counts references is nobody's data, whatever it holds, and neither is what did before other
  * blocks were made. */
 Test(repair_safety, refcounts_are_not_lost_data)
