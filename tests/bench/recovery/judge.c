@@ -70,14 +70,14 @@ is_gone(const struct judgement *judgement, struct q2_file *file, unsigned map, u
 }
 
 bool
-judge_says_lost(void *data, uint32_t map, uint64_t offset, uint64_t length)
+judge_plan_admits(void *data, uint32_t map, uint64_t offset, uint64_t length)
 {
     const struct q2_plan *plan = data;
     for (uint64_t i = 0; i < plan->count; i++) {
         const struct q2_action *action = &plan->actions[i];
-        for (uint64_t j = 0; action->applied && j < action->change_count; j++) {
+        for (uint64_t j = 0; j < action->change_count; j++) {
             const struct q2_change *change = &action->changes[j];
-            if (change->kind == Q2_CHANGE_LOST && change->map == map &&
+            if ((change->kind == Q2_CHANGE_LOST) == action->applied && change->map == map &&
                 q2_ranges_overlap(change->offset, change->length, offset, length))
                 return true;
         }
@@ -100,6 +100,22 @@ is_belief(const struct judgement *judgement, struct q2_file *file, unsigned map,
     uint64_t damaged = q2_load_be64(judgement->hit->bytes + at);
     return damaged == (healthy | Q2_ENTRY_ZERO) && q2_load_be64(word) == damaged &&
            judgement->after[map].hash[guest] == CONTENT_ZERO;
+}
+
+/* Whether a cluster reads what the file has of it, through its own entry: it was cut off in the
+ * middle, and all readers take what is behind the end for zeros. */
+static bool
+is_cut(const struct judgement *judgement, struct q2_file *file, unsigned map, uint64_t guest)
+{
+    const struct subject *subject = judgement->subject;
+    uint64_t at = subject->entry_at[map][guest], end = judgement->hit->length;
+    uint8_t word[8];
+    if (!at || q2_file_read(file, at, word, 8, NULL) < 0)
+        return false;
+    uint64_t healthy = q2_load_be64(subject->bytes + at), offset = q2_entry_offset(healthy);
+    return ((healthy ^ q2_load_be64(word)) & ~Q2_ENTRY_COPIED) == 0 &&
+           !(healthy & Q2_ENTRY_COMPRESSED) && offset < end &&
+           offset + subject->geometry.cluster_size > end;
 }
 
 static const char *
@@ -151,7 +167,7 @@ judge_cluster(const struct judgement *judgement, struct q2_file *file, excuse *e
                !(excused &&
                  excused(data, judgement->after_map[map], guest * subject->geometry.cluster_size,
                          subject->geometry.cluster_size)) &&
-               !is_belief(judgement, file, map, guest)) {
+               !is_belief(judgement, file, map, guest) && !is_cut(judgement, file, map, guest)) {
         score->wrong++;
         note(judgement, score, "wrong", map, guest, loud);
     } else if (loud && there) {

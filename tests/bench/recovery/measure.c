@@ -188,7 +188,7 @@ repair_ourselves(struct judgement *judgement, enum way way, const struct case_op
         print_plan(q2_repair_actions(repair), repair);
     keep(options, way_names[way], result);
     judge_read(judgement, result);
-    judge(judgement, result, judge_says_lost, (void *)(uintptr_t)q2_repair_actions(repair),
+    judge(judgement, result, judge_plan_admits, (void *)(uintptr_t)q2_repair_actions(repair),
           options->loud, score);
     if (options->cross && way == WAY_CERTAIN && score->status == 0)
         score->disagrees = !peer_agrees(judgement, options, result);

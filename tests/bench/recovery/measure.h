@@ -13,8 +13,9 @@
  *   harm       it read what it should before (its own bytes, or the backing file's, or zeros where
  *              nothing is) and does not after
  *   wrong      after the repair it reads neither what it should nor what it could at best; before,
- *              it read something else, or nothing; and no applied action says that the data is
- *              lost. An action that says it was recovered makes it no better
+ *              it read something else, or nothing; no applied action says that the data is lost,
+ *              and none that is offered that it would bring it back. An action that says it was
+ *              recovered makes it no better. A cluster that the end of the file cuts is not meant
  *   destroyed  it exists and is not recovered, its bytes are no longer in the file (or its cluster
  *              is free to be taken by the next write), and the result is said to be clean
  */
@@ -94,8 +95,9 @@ void judge_read(struct judgement *judgement, struct q2_file *file);
 void judge(struct judgement *judgement, struct q2_file *file, excuse *excused, void *data,
            bool loud, struct score *score);
 
-/* The excuse of a repair, whose data is a struct q2_plan: an action says that it is lost. */
-bool judge_says_lost(void *plan, uint32_t map, uint64_t offset, uint64_t length);
+/* The excuse of a repair, whose data is a struct q2_plan: an action says that it is lost, or one
+ * that is only offered would bring it back. */
+bool judge_plan_admits(void *plan, uint32_t map, uint64_t offset, uint64_t length);
 
 /* Write `file` to a new file. */
 bool file_keep(const char *path, struct q2_file *file);
