@@ -23,7 +23,7 @@ fit()
         pack "$folder" "$archive"
         (($(stat -c %s "$archive") > corpus_limit)) || return 0
         count=$(find "$folder" -type f | wc -l)
-        find "$folder" -type f -printf '%s %p\n' | sort -rn | head -n $((count / 10 + 1)) |
+        find "$folder" -type f -printf '%s %p\n' | sort -rn | sed -n "1,$((count / 10 + 1))p" |
             cut -d' ' -f2- | xargs -d '\n' rm
     done
 }
