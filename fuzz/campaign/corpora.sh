@@ -6,7 +6,7 @@
 # fewest inputs that reach all that was reached, so far as there is room. The seeds are not in it: they
 # are built from recipes.
 
-corpus_limit=$((200 * 1024)) # bytes of an archive
+corpus_limit=$((100 * 1024)) # bytes of an archive
 
 # pack FOLDER ARCHIVE: the same inputs are always the same archive.
 pack()
