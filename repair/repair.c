@@ -285,12 +285,10 @@ go_blind(struct q2_repair *repair, const char *why, size_t *most, struct q2_erro
 }
 
 /* Whether what was tried leaves nothing to be done, or no attempt to do it: refcounts and flags may
- * have gone with the rest. After the first round they are right. */
+ * have gone with the rest. */
 static bool
 is_in_vain(const struct q2_scene *scene, bool proven, bool last)
 {
-    if (scene->ground)
-        return false;
     return proven ? scene->check == scene->before && q2_plan_bans_followers(&scene->plan) : last;
 }
 
@@ -329,6 +327,7 @@ make_later_round(struct q2_repair *repair, bool *ret_done, struct q2_error *err)
 {
     struct q2_scene *scene = repair->scene;
     size_t objections = repair->objection_count;
+    scene->blind = false;
     int rc = q2_scene_look_deeper(scene, err);
     if (rc == 0)
         rc = make_round(repair, ret_done, err);
@@ -343,13 +342,21 @@ make_later_round(struct q2_repair *repair, bool *ret_done, struct q2_error *err)
     return rc == Q2_ERR_BUDGET ? 0 : rc;
 }
 
+/* Whether another run would do more: not what was too much, but what could not be proven as long as
+ * refcounts and flags were wrong. */
+static bool
+goes_on(const struct q2_scene *scene)
+{
+    return !scene->blind || scene->unsearched == unproven;
+}
+
 static int
 make_plan(struct q2_repair *repair, struct q2_error *err)
 {
     struct q2_scene *scene = repair->scene;
     bool done = false;
     int rc = make_round(repair, &done, err);
-    for (int round = 1; rc == 0 && done && round < MAX_ROUNDS && !scene->blind; round++) {
+    for (int round = 1; rc == 0 && done && round < MAX_ROUNDS && goes_on(scene); round++) {
         rc = q2_scene_advance(scene, err);
         if (rc == 0)
             rc = make_later_round(repair, &done, err);
