@@ -17,8 +17,8 @@ touch out err
 sources=$(cd "$here/../.." && pwd)
 seconds=20
 gigabyte=$((1024 * 1024)) # in the units of ulimit
-# The address sanitizer reserves more than all memory there is.
-if grep -q __asan_init "$img"; then
+# Sanitizers of addresses and threads reserve more than all memory there is.
+if grep -qE '__[at]san_init' "$img"; then
     gigabyte=unlimited
 fi
 
