@@ -9,7 +9,6 @@
 
 #include "repair/repair.h"
 
-#include "core/base/checked.h"
 #include "repair/apply.h"
 #include "repair/digest.h"
 #include "repair/discard.h"
