@@ -303,7 +303,7 @@ test_damaged(const char *name, const char *path)
     return rc == 0;
 }
 
-/* Huge ones have a benchmark. */
+/* Every third: fuzz/salvage has all of them, in memory. Huge ones have a benchmark. */
 Test(salvage_damage, cases)
 {
     char path[8192];
@@ -313,7 +313,7 @@ Test(salvage_damage, cases)
     for (int i = 0; i < count; i++) {
         const char *name = entries[i]->d_name;
         snprintf(path, sizeof path, "%s/%s/recipe", source_path("tests/cases"), name);
-        bool wanted = strncmp(name, "clean-", 6) != 0 && !strstr(name, "15t") &&
+        bool wanted = i % 3 == 0 && strncmp(name, "clean-", 6) != 0 && !strstr(name, "15t") &&
                       !strstr(name, "32m") && !strstr(name, "disk-of") && !strstr(name, "many") &&
                       !strstr(name, "65536") && access(path, F_OK) == 0;
         if (wanted)
@@ -323,7 +323,7 @@ Test(salvage_damage, cases)
         free(entries[i]);
     }
     free(entries);
-    cr_expect_geq(salvaged, 150, "%u", salvaged);
+    cr_expect_geq(salvaged, 50, "%u", salvaged);
 }
 
 /* ---- arbitrary bytes ---- */
