@@ -7,6 +7,7 @@
 #include "core/base/checked.h"
 #include "repair/l1_find.h"
 #include "repair/tables_parts.h"
+#include "repair/zero_entries.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -127,7 +128,7 @@ static bool
 lies_over_backing(const struct q2_tables *tables, const struct q2_suspect *suspect)
 {
     const struct q2_check *check = tables->scene->check;
-    return check->header.backing_file_offset && suspect->guest < check->maps[suspect->map].limit;
+    return q2_empty_entries_show(check) && suspect->guest < check->maps[suspect->map].limit;
 }
 
 /* Whether those that share tables are so many that it is no accident: each copy brings one of
@@ -232,20 +233,14 @@ write_zeros(struct q2_tables *tables, const struct q2_suspect *suspect, struct q
 {
     struct q2_scene *scene = tables->scene;
     const struct q2_geometry *geometry = &scene->check->geometry;
-    uint64_t limit = scene->check->maps[suspect->map].limit, guest = suspect->guest, table;
+    uint64_t limit = scene->check->maps[suspect->map].limit, table;
+    uint64_t on_disk = q2_units(limit - suspect->guest, geometry->cluster_bits);
     uint8_t *buffer = tables->carving->buffer;
     int rc = find_place(tables, suspect, &table, err);
     if (rc < 0)
         return rc == Q2_ERR_NOSPACE ? 0 : rc;
     memset(buffer, 0, geometry->cluster_size);
-    for (uint64_t i = 0; i < geometry->l2_entries && guest < limit; i++) {
-        uint8_t *at = buffer + i * geometry->l2_entry_size;
-        if (geometry->extended_l2)
-            q2_store_be64(at + 8, UINT64_C(0xffffffff) << Q2_SUBCLUSTERS);
-        else
-            q2_store_be64(at, Q2_ENTRY_ZERO);
-        guest += geometry->cluster_size;
-    }
+    q2_zero_entries(scene->check, buffer, q2_min(geometry->l2_entries, on_disk));
     rc = q2_scene_write(scene, Q2_OWNER_L2_TABLE, table, buffer, geometry->cluster_size, err);
     if (rc < 0)
         return rc;
@@ -264,7 +259,7 @@ clear(struct q2_tables *tables, const struct q2_suspect *suspect, enum q2_confid
     bool cut = suspect->why & Q2_SUSPECT_CUT, inside = lies_in_l2_table(tables, suspect);
     bool disputed = inside || is_disputed(tables, suspect);
     bool over = lies_over_backing(tables, suspect);
-    hide = hide && over && scene->check->geometry.version >= 3;
+    hide = hide && over && q2_zero_entries_exist(scene->check);
     int rc = 0;
     if (unreadable || disputed || (over && !hide))
         confidence = Q2_GUESS;

@@ -7,9 +7,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/endian.h"
 #include "core/format/entry.h"
-#include "corpus/recipe/recipe.h"
-#include "repair/repair.h"
-#include "tests/unit/images.h"
+#include "tests/unit/repair_counts.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -18,19 +16,9 @@
 enum { CLUSTER = 4096, L2_AT = 4 * CLUSTER };
 
 static struct q2_repair *
-plan_at(struct q2_file *file, enum q2_repair_level level)
-{
-    const struct q2_repair_options options = {.level = level, .threads = 1};
-    struct q2_repair *repair = NULL;
-    struct q2_error err = {0};
-    cr_assert_eq(q2_repair_plan(file, &options, &repair, &err), 0, "%s", err.message);
-    return repair;
-}
-
-static struct q2_repair *
 plan_for(struct q2_file *file)
 {
-    return plan_at(file, Q2_LEVEL_CERTAIN);
+    return plan(file, Q2_LEVEL_CERTAIN, false);
 }
 
 static uint64_t
@@ -125,7 +113,7 @@ Test(repair_choices, version_2_shows_no_backing_file)
                                        "write 0 64K random\nrefcount(l2[3].offset) = 0\n"
                                        "l2[3] = 0x8000000040000000\n");
     for (int level = Q2_LEVEL_CERTAIN; level <= Q2_LEVEL_GUESS; level++) {
-        struct q2_repair *repair = plan_at(file, (enum q2_repair_level)level);
+        struct q2_repair *repair = plan(file, (enum q2_repair_level)level, false);
         cr_expect_neq(entry_of(q2_repair_file(repair), 3), 0);
         q2_repair_free(repair);
     }

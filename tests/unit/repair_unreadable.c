@@ -9,10 +9,8 @@
 #include "core/format/entry.h"
 #include "core/io/fault.h"
 #include "core/io/memory.h"
-#include "corpus/recipe/recipe.h"
 #include "repair/journal.h"
-#include "repair/repair.h"
-#include "tests/unit/images.h"
+#include "tests/unit/repair_counts.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -31,16 +29,6 @@ with_bad_sector(struct q2_file *image, uint64_t offset)
     struct q2_file *faulty = NULL;
     cr_assert_eq(q2_file_new_fault(image, &plan, &faulty, NULL), 0);
     return faulty;
-}
-
-static struct q2_repair *
-plan_at(struct q2_file *file, enum q2_repair_level level)
-{
-    const struct q2_repair_options options = {.level = level, .threads = 1};
-    struct q2_repair *repair = NULL;
-    struct q2_error err = {0};
-    cr_assert_eq(q2_repair_plan(file, &options, &repair, &err), 0, "%s", err.message);
-    return repair;
 }
 
 static const struct q2_action *
@@ -89,13 +77,13 @@ lose_l2_sector(struct q2_file *image, uint64_t l1, uint64_t sector)
 {
     uint64_t table = l2_of(image, l1, 0);
     Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, table + sector * SECTOR);
-    struct q2_repair *careful = plan_at(bad, Q2_LEVEL_CERTAIN);
+    struct q2_repair *careful = plan(bad, Q2_LEVEL_CERTAIN, false);
     cr_expect_eq(applied(careful, Q2_ACTION_CLEAR_L1_ENTRY), NULL);
     cr_expect_eq(applied(careful, Q2_ACTION_REBUILD_L2_TABLE), NULL);
     cr_expect_eq(applied(careful, Q2_ACTION_FREE_LEAKS), NULL);
     q2_repair_free(careful);
 
-    struct q2_repair *repair = plan_at(bad, Q2_LEVEL_LIKELY);
+    struct q2_repair *repair = plan(bad, Q2_LEVEL_LIKELY, false);
     struct q2_file *mended = q2_repair_file(repair);
     cr_expect_eq(q2_check_counts(q2_repair_after(repair))->check_errors, 0);
     cr_expect_eq(q2_check_counts(q2_repair_after(repair))->corruptions, 0);
@@ -128,7 +116,7 @@ Test(repair_unreadable, hides_the_backing_file)
         Q2_AUTOCLOSE struct q2_file *image = build_image(images[i]);
         uint64_t l1 = word(image, 40);
         Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, l2_of(image, l1, 0) + SECTOR);
-        struct q2_repair *repair = plan_at(bad, Q2_LEVEL_LIKELY);
+        struct q2_repair *repair = plan(bad, Q2_LEVEL_LIKELY, false);
         cr_expect(applied(repair, Q2_ACTION_REBUILD_L2_TABLE));
         uint64_t gone = l2_of(q2_repair_file(repair), l1, 0) + SECTOR;
         cr_expect_eq(word(q2_repair_file(repair), gone), i == 0 ? Q2_ENTRY_ZERO : 0);
@@ -145,7 +133,7 @@ Test(repair_unreadable, is_certain_where_nothing_is_lost)
         build_image("cluster-size 4K\nsize 1M\nwrite 0 1M random\n");
     uint64_t l1 = word(image, 40);
     Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, l2_of(image, l1, 0) + 7 * SECTOR);
-    struct q2_repair *repair = plan_at(bad, Q2_LEVEL_CERTAIN);
+    struct q2_repair *repair = plan(bad, Q2_LEVEL_CERTAIN, false);
     cr_expect(applied(repair, Q2_ACTION_REBUILD_L2_TABLE));
     cr_expect_eq(named(repair, Q2_ACTION_REBUILD_L2_TABLE, Q2_CHANGE_LOST), 0);
     cr_expect_eq(q2_check_counts(q2_repair_after(repair))->check_errors, 0);
@@ -162,7 +150,7 @@ Test(repair_unreadable, finds_what_a_sector_of_an_l1_table_led_to)
     uint64_t l1 = word(image, 40);
     for (uint64_t sector = 0; sector < 8; sector++) {
         Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, l1 + sector * SECTOR);
-        struct q2_repair *repair = plan_at(bad, Q2_LEVEL_LIKELY);
+        struct q2_repair *repair = plan(bad, Q2_LEVEL_LIKELY, false);
         struct q2_file *mended = q2_repair_file(repair);
         cr_expect_eq(q2_check_counts(q2_repair_after(repair))->check_errors, 0);
         cr_expect_eq(q2_check_counts(q2_repair_after(repair))->corruptions, 0);
@@ -188,7 +176,7 @@ Test(repair_unreadable, leaves_the_header_alone)
     cr_assert_eq(q2_file_size(image, &size, NULL), 0);
     for (uint64_t at = 4096; at < size; at += SECTOR) {
         Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, at);
-        struct q2_repair *repair = plan_at(bad, Q2_LEVEL_CERTAIN);
+        struct q2_repair *repair = plan(bad, Q2_LEVEL_CERTAIN, false);
         cr_expect_eq(applied(repair, Q2_ACTION_REBUILD_HEADER), NULL, "at %d", (int)at);
         cr_expect_eq(applied(repair, Q2_ACTION_MEND_HEADER), NULL, "at %d", (int)at);
         cr_expect_eq(applied(repair, Q2_ACTION_REMOVE_SNAPSHOT), NULL, "at %d", (int)at);
@@ -203,7 +191,7 @@ Test(repair_unreadable, does_without_the_rest_of_the_first_cluster)
         build_image("cluster-size 4K\nsize 1M\nwrite 0 8K random\nleak 1\n");
     for (uint64_t at = SECTOR; at < 4096; at += SECTOR) {
         Q2_AUTOCLOSE struct q2_file *bad = with_bad_sector(image, at);
-        struct q2_repair *repair = plan_at(bad, Q2_LEVEL_CERTAIN);
+        struct q2_repair *repair = plan(bad, Q2_LEVEL_CERTAIN, false);
         cr_expect(applied(repair, Q2_ACTION_FREE_LEAKS));
         cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
         q2_repair_free(repair);
@@ -222,7 +210,7 @@ Test(repair_unreadable, says_what_to_do_without_a_header)
     struct q2_error err = {0};
     cr_expect_eq(q2_repair_plan(bad, &options, &repair, &err), Q2_ERR_IO, "%s", err.message);
     cr_expect(strstr(err.message, "--salvage"), "%s", err.message);
-    repair = plan_at(bad, Q2_LEVEL_GUESS);
+    repair = plan(bad, Q2_LEVEL_GUESS, false);
     cr_assert(applied(repair, Q2_ACTION_REBUILD_HEADER));
     cr_expect_eq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
     q2_repair_free(repair);
@@ -247,7 +235,7 @@ Test(repair_unreadable, the_first_sector)
         cr_expect_eq(q2_repair_plan(bad, &options, &refused, &err), Q2_ERR_IO, "level %d", level);
         cr_expect(strstr(err.message, "--salvage"), "level %d: %s", level, err.message);
     }
-    struct q2_repair *repair = plan_at(bad, Q2_LEVEL_GUESS);
+    struct q2_repair *repair = plan(bad, Q2_LEVEL_GUESS, false);
     cr_assert_eq(q2_file_new_memory("journal", &journal, &err), 0);
     cr_expect_eq(q2_repair_apply(repair, bad, journal, &needed, &err), 0, "%s", err.message);
     cr_assert_eq(q2_journal_read(journal, &info, &err), 0, "%s", err.message);
