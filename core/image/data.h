@@ -18,15 +18,6 @@ uint64_t q2_data_sector(const struct q2_image *image, uint64_t guest, uint64_t h
 /* Q2_ERR_PASSPHRASE where the image is encrypted and cannot be read. */
 int q2_data_need_cipher(const struct q2_image *image, struct q2_error *err);
 
-/* The file has been written up to byte `end`. */
-static inline void
-q2_data_reached(struct q2_image *image, uint64_t end)
-{
-    uint64_t known = image->known_end;
-    while (known < end && !atomic_compare_exchange_weak(&image->known_end, &known, end))
-        ;
-}
-
 /* Whether what the image leaves unallocated at `guest` reads as zeros for want of a backing file.
  */
 bool q2_nothing_below(const struct q2_image *image, uint64_t guest);

@@ -146,6 +146,15 @@ int q2_meta_read(struct q2_image *image, uint64_t offset, void *buffer, size_t l
 int q2_meta_write(struct q2_image *image, enum q2_claim claim, uint64_t offset, const void *buffer,
                   size_t length, struct q2_error *err);
 
+/* The image file has been written up to byte `end`: known_end follows. Needs no lock. */
+static inline void
+q2_image_reached(struct q2_image *image, uint64_t end)
+{
+    uint64_t known = image->known_end;
+    while (known < end && !atomic_compare_exchange_weak(&image->known_end, &known, end))
+        ;
+}
+
 /* Q2_ERR_CORRUPT once an overlap has been found. */
 int q2_check_broken(const struct q2_image *image, struct q2_error *err);
 

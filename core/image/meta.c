@@ -81,8 +81,8 @@ q2_meta_write(struct q2_image *image, enum q2_claim claim, uint64_t offset, cons
     int rc = q2_check_overlap(image, claim, offset, length, err);
     if (rc == 0)
         rc = q2_file_write(image->file, offset, buffer, length, err);
-    if (rc == 0 && image->known_end < offset + length)
-        image->known_end = offset + length;
+    if (rc == 0)
+        q2_image_reached(image, offset + length);
     return rc;
 }
 

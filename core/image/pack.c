@@ -207,7 +207,7 @@ write_stream(struct q2_image *image, uint64_t offset, const uint8_t *stream, siz
     uint64_t host = q2_compressed_decode(&image->geometry, raw).offset;
     rc = q2_file_write(image->file, host, stream, length, err);
     if (rc == 0)
-        q2_data_reached(image, host + length);
+        q2_image_reached(image, host + length);
     q2_codecs_forget(image->codecs);
     pthread_mutex_lock(&image->lock);
     if (rc == 0)

@@ -46,6 +46,8 @@ q2_data_read(struct q2_image *image, uint64_t host, const struct iovec *iov, int
         struct iovec part[PARTS];
         size_t now, got;
         int count = q2_iov_part(iov, iov_count, skip + done, length - done, part, PARTS, &now);
+        /* As it is before: others may write behind the end that the read then finds. */
+        uint64_t known = image->known_end;
         int rc = q2_file_preadv(image->data, part, count, host + done, &got, err);
         if (rc < 0)
             return rc;
@@ -53,11 +55,11 @@ q2_data_read(struct q2_image *image, uint64_t host, const struct iovec *iov, int
         if (got == now)
             continue;
         /* The last cluster of a file may be cut short, but bytes that were there do not vanish. */
-        if (image->data == image->file && host + done < image->known_end)
+        if (image->data == image->file && host + done < known)
             return q2_error_set(err, Q2_ERR_EOF,
                                 "%s: the file ends at 0x%" PRIx64 ", though it had 0x%" PRIx64
                                 " bytes: something else has cut it",
-                                image->file->name, host + done, image->known_end);
+                                image->file->name, host + done, known);
         q2_iov_zero(iov, iov_count, skip + done, length - done);
         break;
     }

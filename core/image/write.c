@@ -311,7 +311,7 @@ write_data(struct q2_image *image, const struct piece *piece, const struct iovec
     else if (rc == 0)
         rc = write_plain(image, piece, head, tail, iov, iov_count, skip, err);
     if (rc == 0 && image->data == image->file)
-        q2_data_reached(image, piece->host + (piece->guest - piece->first) + piece->length);
+        q2_image_reached(image, piece->host + (piece->guest - piece->first) + piece->length);
     return rc;
 }
 
