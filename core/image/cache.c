@@ -3,7 +3,8 @@
 
 /* Slices live in one arena that the system fills with pages as they are used, so that a large limit
  * costs nothing on a small image. A hash table of chains leads to them; a clock hand finds one to
- * drop. */
+ * drop. All of that is made when the first slice is wanted: many an image is opened for what its
+ * header says. */
 
 #include "core/image/cache.h"
 
@@ -29,7 +30,8 @@ struct slice {
 struct q2_cache {
     struct q2_cache_config config;
     unsigned slice_bits;
-    int32_t count; /* of slices */
+    int32_t most;  /* slices */
+    int32_t count; /* of slices: 0 as long as none was wanted, then all of them */
     struct slice *slices;
     int32_t *chains; /* chain_mask + 1 heads */
     uint64_t chain_mask;
@@ -63,23 +65,34 @@ q2_cache_new(const struct q2_cache_config *config, struct q2_cache **ret_cache,
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for the %s cache", config->what);
     cache->config = *config;
     cache->slice_bits = (unsigned)__builtin_ctzll(config->slice_bytes);
-    uint64_t count = q2_min(config->max_bytes >> cache->slice_bits, INT32_MAX / 2);
-    cache->count = (int32_t)q2_max(count, MIN_SLICES);
-    cache->chain_mask = 15;
-    while (cache->chain_mask < (uint64_t)cache->count)
-        cache->chain_mask = cache->chain_mask * 2 + 1;
-    cache->arena_bytes = (size_t)cache->count << cache->slice_bits;
-    void *arena = mmap(NULL, cache->arena_bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    cache->arena = arena == MAP_FAILED ? NULL : arena;
-    cache->slices = calloc((size_t)cache->count, sizeof *cache->slices);
-    cache->chains = malloc((cache->chain_mask + 1) * sizeof *cache->chains);
-    if (!cache->arena || !cache->slices || !cache->chains) {
-        q2_cache_free(cache);
-        return q2_error_set(err, Q2_ERR_NOMEM, "no memory for the %s cache", config->what);
-    }
-    q2_cache_forget_all(cache);
+    uint64_t most = q2_min(config->max_bytes >> cache->slice_bits, INT32_MAX / 2);
+    cache->most = (int32_t)q2_max(most, MIN_SLICES);
+    cache->free_slices = cache->latest = NO_SLICE;
     *ret_cache = cache;
+    return 0;
+}
+
+/* Make room for the slices. What was had before memory ran out is kept for the next attempt. */
+static int
+prepare(struct q2_cache *cache, struct q2_error *err)
+{
+    cache->chain_mask = 15;
+    while (cache->chain_mask < (uint64_t)cache->most)
+        cache->chain_mask = cache->chain_mask * 2 + 1;
+    if (!cache->arena) {
+        cache->arena_bytes = (size_t)cache->most << cache->slice_bits;
+        void *arena = mmap(NULL, cache->arena_bytes, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        cache->arena = arena == MAP_FAILED ? NULL : arena;
+    }
+    if (!cache->slices)
+        cache->slices = malloc((size_t)cache->most * sizeof *cache->slices);
+    if (!cache->chains)
+        cache->chains = malloc((cache->chain_mask + 1) * sizeof *cache->chains);
+    if (!cache->arena || !cache->slices || !cache->chains)
+        return q2_error_set(err, Q2_ERR_NOMEM, "no memory for the %s cache", cache->config.what);
+    cache->count = cache->most;
+    q2_cache_forget_all(cache);
     return 0;
 }
 
@@ -100,6 +113,8 @@ q2_cache_free(struct q2_cache *cache)
 static int32_t
 find(const struct q2_cache *cache, uint64_t offset)
 {
+    if (cache->count == 0)
+        return NO_SLICE;
     int32_t index = *chain_of(cache, offset);
     while (index != NO_SLICE && cache->slices[index].offset != offset)
         index = cache->slices[index].next;
@@ -145,6 +160,11 @@ drop_one(struct q2_cache *cache)
 static int
 obtain(struct q2_cache *cache, uint64_t offset, int32_t *ret_index, struct q2_error *err)
 {
+    if (cache->count == 0) {
+        int rc = prepare(cache, err);
+        if (rc < 0)
+            return rc;
+    }
     /* With nearly all of it dirty the hand would search long for each one that is clean. */
     if (cache->free_slices == NO_SLICE && cache->dirty_count > (uint64_t)cache->count / 4 * 3) {
         int rc = cache->config.make_clean(cache->config.data, err);
@@ -309,6 +329,8 @@ q2_cache_forget(struct q2_cache *cache, uint64_t offset, uint64_t length)
 void
 q2_cache_forget_all(struct q2_cache *cache)
 {
+    if (cache->count == 0)
+        return;
     for (uint64_t i = 0; i <= cache->chain_mask; i++)
         cache->chains[i] = NO_SLICE;
     for (int32_t i = 0; i < cache->count; i++)
@@ -328,5 +350,5 @@ q2_cache_slice_bytes(const struct q2_cache *cache)
 uint64_t
 q2_cache_max_bytes(const struct q2_cache *cache)
 {
-    return (uint64_t)cache->count << cache->slice_bits;
+    return (uint64_t)cache->most << cache->slice_bits;
 }

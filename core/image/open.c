@@ -14,6 +14,7 @@
 #include <string.h>
 
 enum {
+    FIRST_READ = 4096, /* bytes: the header, and most often its extensions */
     SLICE_BYTES = 4096,
     DEFAULT_L2_CACHE = 32 << 20,
     MIN_L2_CACHE = 128 << 10,
@@ -64,6 +65,19 @@ decode_first_cluster(struct q2_image *image, const uint8_t *bytes, size_t length
     return q2_area_decode(&image->header, usable, bytes, length, name, &image->area, err);
 }
 
+/* How much of the file is its first cluster, by the bytes that were read already: nobody looks at
+ * what lies behind them in a cluster of a size that there is not. */
+static size_t
+first_cluster_length(const uint8_t *bytes, size_t length, uint64_t file_size)
+{
+    struct q2_header header;
+    q2_header_decode(bytes, length, &header);
+    if (header.magic != Q2_MAGIC || header.cluster_bits < Q2_MIN_CLUSTER_BITS ||
+        header.cluster_bits > Q2_MAX_CLUSTER_BITS)
+        return length;
+    return (size_t)q2_max(length, q2_min(file_size, UINT64_C(1) << header.cluster_bits));
+}
+
 static int
 load_first_cluster(struct q2_image *image, struct q2_error *err)
 {
@@ -71,15 +85,19 @@ load_first_cluster(struct q2_image *image, struct q2_error *err)
     int rc = q2_file_size(image->file, &size, err);
     if (rc < 0)
         return rc;
-    size_t length = (size_t)q2_min(size, UINT64_C(1) << Q2_MAX_CLUSTER_BITS);
-    Q2_AUTOFREE uint8_t *bytes = malloc(length + 1);
-    if (!bytes)
-        return q2_error_set(err, Q2_ERR_NOMEM, "no memory for the first cluster");
-    if (length > 0)
-        rc = q2_file_read(image->file, 0, bytes, length, err);
-    if (rc < 0)
-        return rc;
-    return decode_first_cluster(image, bytes, length, size, err);
+    size_t length = 0, wanted = (size_t)q2_min(size, FIRST_READ);
+    Q2_AUTOFREE uint8_t *bytes = NULL;
+    while (rc == 0 && length < wanted) {
+        uint8_t *larger = realloc(bytes, wanted);
+        if (!larger)
+            return q2_error_set(err, Q2_ERR_NOMEM, "no memory for the first cluster");
+        bytes = larger;
+        rc = q2_file_read(image->file, length, bytes + length, wanted - length, err);
+        length = wanted;
+        if (rc == 0)
+            wanted = first_cluster_length(bytes, length, size);
+    }
+    return rc < 0 ? rc : decode_first_cluster(image, bytes, length, size, err);
 }
 
 /* ---- caches and tables ---- */

@@ -6,7 +6,9 @@
 #include "core/image/area.h"
 
 #include "core/base/endian.h"
+#include "core/image/internal.h"
 #include "tests/unit/format_record.h"
+#include "tests/unit/images.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -282,4 +284,24 @@ Test(area, copy_is_independent)
     cr_assert_eq(copy.nb_bitmaps, 3);
     q2_area_destroy(&copy);
     q2_area_destroy(NULL);
+}
+
+/* Open begins with few bytes, and goes on where the cluster does. */
+Test(area, is_read_to_the_end_of_a_large_cluster)
+{
+    static uint8_t cluster[1 << 16], unknown[20000];
+    struct q2_file *file = build_image("size 1M\n");
+    struct q2_image *image = NULL;
+    memset(unknown, 0x5a, sizeof unknown);
+    q2_store_be32(unknown, 0x12345678);
+    q2_store_be32(unknown + 4, sizeof unknown - 8);
+    const struct q2_area area = {.unknown = unknown, .unknown_length = sizeof unknown};
+    cr_assert_eq(q2_file_read(file, 0, cluster, sizeof cluster, &err), 0, "%s", err.message);
+    q2_header_decode(cluster, sizeof cluster, &header);
+    cr_assert_eq(q2_area_encode(&header, &area, cluster, sizeof cluster, &err), 0);
+    cr_assert_eq(q2_file_write(file, 0, cluster, sizeof cluster, &err), 0);
+    cr_assert_eq(q2_image_open_file(file, NULL, &image, &err), 0, "%s", err.message);
+    cr_assert_eq(image->area.unknown_length, sizeof unknown);
+    cr_assert_arr_eq(image->area.unknown, unknown, sizeof unknown);
+    q2_image_close(image, NULL);
 }
