@@ -118,7 +118,6 @@ ask_strict(const uint8_t *bytes, uint64_t length, uint64_t raw)
         q2_fuzz_rules_agree(&table, table_problems, COUNT(table_problems), rc, &err);
     }
     q2_image_close(image, NULL);
-    q2_fuzz_minimal_destroy(&minimal);
 }
 
 static void

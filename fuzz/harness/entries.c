@@ -157,7 +157,6 @@ ask_strict(unsigned flags, const struct q2_l2_entry *entry)
     else
         q2_fuzz_rules_agree(&rules, l2_problems, COUNT(l2_problems), rc, &err);
     q2_image_close(image, NULL);
-    q2_fuzz_minimal_destroy(&minimal);
 }
 
 static void

@@ -102,7 +102,6 @@ ask_strict(uint64_t raw)
     int rc = q2_fuzz_minimal_open(q2_fuzz_minimal_file(&minimal), Q2_IMAGE_WRITE, &image, &err);
     q2_fuzz_rules_agree(&rules, problems, sizeof problems / sizeof problems[0], rc, &err);
     q2_image_close(image, NULL);
-    q2_fuzz_minimal_destroy(&minimal);
 }
 
 static void

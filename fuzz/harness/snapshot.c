@@ -107,7 +107,7 @@ ask_strict(unsigned flags, const uint8_t *bytes, size_t length)
     q2_fuzz_minimal_init(&minimal, flags & V2 ? 2 : 3, false);
     q2_fuzz_rules_init(&rules);
     uint8_t *table = q2_fuzz_minimal_cluster(&minimal, Q2_FUZZ_MINIMAL_FREE);
-    size_t room = minimal.length - (size_t)(table - minimal.bytes);
+    size_t room = sizeof minimal.bytes - (size_t)(table - minimal.bytes);
     memcpy(table, bytes, length < room ? length : room);
     memcpy(start, table, sizeof start);
     minimal.header.nb_snapshots = 1;
@@ -122,7 +122,6 @@ ask_strict(unsigned flags, const uint8_t *bytes, size_t length)
     if (rc == 0)
         require_kept(image, table, &snapshot);
     q2_image_close(image, NULL);
-    q2_fuzz_minimal_destroy(&minimal);
 }
 
 static void

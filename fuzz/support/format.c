@@ -111,26 +111,22 @@ q2_fuzz_minimal_init(struct q2_fuzz_minimal *minimal, unsigned version, bool ext
 {
     extended = extended && version >= 3;
     unsigned bits = extended ? Q2_MIN_EXTENDED_CLUSTER_BITS : Q2_MIN_CLUSTER_BITS;
-    *minimal = (struct q2_fuzz_minimal){
-        .header =
-            {
-                .magic = Q2_MAGIC,
-                .version = version,
-                .cluster_bits = bits,
-                .size = UINT64_C(16) << bits,
-                .l1_size = 1,
-                .l1_table_offset = (uint64_t)Q2_FUZZ_MINIMAL_L1 << bits,
-                .refcount_table_offset = (uint64_t)Q2_FUZZ_MINIMAL_REFCOUNT_TABLE << bits,
-                .refcount_table_clusters = 1,
-                .incompatible_features = extended ? Q2_INCOMPATIBLE_EXTENDED_L2 : 0,
-                .refcount_order = 4,
-                .header_length = version < 3 ? Q2_HEADER_V2_LENGTH : Q2_HEADER_KNOWN_LENGTH,
-            },
-        .length = (size_t)Q2_FUZZ_MINIMAL_CLUSTERS << bits,
+    minimal->header = (struct q2_header){
+        .magic = Q2_MAGIC,
+        .version = version,
+        .cluster_bits = bits,
+        .size = UINT64_C(16) << bits,
+        .l1_size = 1,
+        .l1_table_offset = (uint64_t)Q2_FUZZ_MINIMAL_L1 << bits,
+        .refcount_table_offset = (uint64_t)Q2_FUZZ_MINIMAL_REFCOUNT_TABLE << bits,
+        .refcount_table_clusters = 1,
+        .incompatible_features = extended ? Q2_INCOMPATIBLE_EXTENDED_L2 : 0,
+        .refcount_order = 4,
+        .header_length = version < 3 ? Q2_HEADER_V2_LENGTH : Q2_HEADER_KNOWN_LENGTH,
     };
-    q2_geometry_init(&minimal->geometry, &minimal->header, minimal->length);
-    minimal->bytes = calloc(1, minimal->length);
-    Q2_REQUIRE(minimal->bytes, "no memory");
+    q2_geometry_init(&minimal->geometry, &minimal->header,
+                     (uint64_t)Q2_FUZZ_MINIMAL_CLUSTERS << bits);
+    memset(minimal->bytes, 0, sizeof minimal->bytes);
     q2_store_be64(q2_fuzz_minimal_cluster(minimal, Q2_FUZZ_MINIMAL_REFCOUNT_TABLE),
                   (uint64_t)Q2_FUZZ_MINIMAL_REFCOUNT_BLOCK << bits);
     uint8_t *block = q2_fuzz_minimal_cluster(minimal, Q2_FUZZ_MINIMAL_REFCOUNT_BLOCK);
@@ -141,13 +137,7 @@ q2_fuzz_minimal_init(struct q2_fuzz_minimal *minimal, unsigned version, bool ext
 }
 
 void
-q2_fuzz_minimal_destroy(struct q2_fuzz_minimal *minimal)
-{
-    free(minimal->bytes);
-}
-
-void
-q2_fuzz_minimal_extension(const struct q2_fuzz_minimal *minimal, size_t *at, uint32_t type,
+q2_fuzz_minimal_extension(struct q2_fuzz_minimal *minimal, size_t *at, uint32_t type,
                           const void *data, size_t length)
 {
     if (*at == 0)
@@ -159,10 +149,19 @@ q2_fuzz_minimal_extension(const struct q2_fuzz_minimal *minimal, size_t *at, uin
 }
 
 struct q2_file *
-q2_fuzz_minimal_file(const struct q2_fuzz_minimal *minimal)
+q2_fuzz_minimal_file(struct q2_fuzz_minimal *minimal)
 {
+    const struct q2_geometry *geometry = &minimal->geometry;
     q2_header_encode(&minimal->header, minimal->bytes);
-    return q2_fuzz_file(minimal->bytes, minimal->length);
+    if (geometry->cluster_size == Q2_FUZZ_MINIMAL_PART)
+        return q2_fuzz_file(minimal->bytes, sizeof minimal->bytes);
+    struct q2_file *file = q2_fuzz_file(NULL, 0);
+    int rc = q2_file_truncate(file, geometry->file_size, NULL);
+    for (unsigned i = 0; rc == 0 && i < Q2_FUZZ_MINIMAL_FREE; i++)
+        rc = q2_file_write(file, (uint64_t)i << geometry->cluster_bits,
+                           q2_fuzz_minimal_cluster(minimal, i), Q2_FUZZ_MINIMAL_PART, NULL);
+    Q2_REQUIRE(rc == 0, "no file");
+    return file;
 }
 
 int

@@ -51,33 +51,34 @@ enum {
     Q2_FUZZ_MINIMAL_L2 = 4,
     Q2_FUZZ_MINIMAL_DATA = 5,
     Q2_FUZZ_MINIMAL_FREE = 6,
+    /* Bytes of a cluster that are kept. In larger ones zeros follow, and the free ones are zero. */
+    Q2_FUZZ_MINIMAL_PART = 512,
 };
 
 /* An image of 16 clusters. Its first L1 entry leads to an empty L2 table. */
 struct q2_fuzz_minimal {
     struct q2_header header; /* may be changed before q2_fuzz_minimal_file */
     struct q2_geometry geometry;
-    uint8_t *bytes;
-    size_t length;
+    uint8_t bytes[Q2_FUZZ_MINIMAL_CLUSTERS * Q2_FUZZ_MINIMAL_PART];
 };
 
 /* `extended`: with extended L2 entries and clusters of 16 KiB, otherwise of 512 bytes. */
 void q2_fuzz_minimal_init(struct q2_fuzz_minimal *minimal, unsigned version, bool extended);
-void q2_fuzz_minimal_destroy(struct q2_fuzz_minimal *minimal);
 
+/* What is kept of a cluster. In those of 512 bytes that is all of it, and the next one follows. */
 static inline uint8_t *
-q2_fuzz_minimal_cluster(const struct q2_fuzz_minimal *minimal, unsigned cluster)
+q2_fuzz_minimal_cluster(struct q2_fuzz_minimal *minimal, unsigned cluster)
 {
-    return minimal->bytes + ((size_t)cluster << minimal->header.cluster_bits);
+    return minimal->bytes + (size_t)cluster * Q2_FUZZ_MINIMAL_PART;
 }
 
 /* Append a header extension; they begin behind a header of 112 bytes, or 72 in version 2. *at is 0
  * before the first. */
-void q2_fuzz_minimal_extension(const struct q2_fuzz_minimal *minimal, size_t *at, uint32_t type,
+void q2_fuzz_minimal_extension(struct q2_fuzz_minimal *minimal, size_t *at, uint32_t type,
                                const void *data, size_t length);
 
 /* Put the header in and make a file of it all. */
-struct q2_file *q2_fuzz_minimal_file(const struct q2_fuzz_minimal *minimal);
+struct q2_file *q2_fuzz_minimal_file(struct q2_fuzz_minimal *minimal);
 
 /* Open it strictly, as q2_fuzz_open does, and have the error. */
 struct q2_image;
