@@ -5,10 +5,14 @@
  * for a repair. */
 
 #include "fuzz/seeds/programs.h"
+#include "fuzz/seeds/scripts.h"
 
 void
 q2_make_seeds(void)
 {
     for (uint64_t seed = 0; seed < 192; seed++)
         q2_seed_program(seed, 4 + (unsigned)(seed % 9), seed % 3 == 2 ? 1 + seed % 2 : 0);
+    for (unsigned i = 0; i < Q2_SCRIPTS; i++)
+        for (unsigned what = 0; what < 4; what++)
+            q2_seed_script(i, (uint8_t)(i + 2 * what), (uint16_t)((5 * i + 7 * what) % 37), 0);
 }

@@ -18,6 +18,10 @@ static const unsigned refcount_orders[8] = {4, 0, 1, 2, 3, 5, 6, 4};
 static const unsigned caches[8] = {0, 0, 0, 9, 10, 11, 12, 14};
 enum { EXTENDED_BITS = 14 };
 
+/* What small clusters may add up to where a program asks for it, which is rare because it is slow:
+ * more than one cluster of a refcount table counts. */
+enum { LARGE = 7 };
+
 /* Encryption is slow, and little else differs. */
 enum { FIRST_AES = 13, ONLY_LUKS = 15 };
 
@@ -80,6 +84,8 @@ decode_params(const uint8_t *head, struct params *p)
     };
     reconcile(p);
     p->most = p->cluster_bits < EXTENDED_BITS ? 64 << 10 : 96 << 10;
+    if (space >> 5 == LARGE && p->cluster_bits == 9)
+        p->most = Q2_PROGRAM_LARGE;
     p->size = sectors(head + Q2_PROGRAM_SIZE, p->most);
     p->below_size = p->below ? sectors(head + Q2_PROGRAM_BELOW_SIZE, p->most) : 0;
 }
@@ -163,7 +169,8 @@ encode_params(const struct params *p, uint8_t *head)
                   (p->discard ? Q2_PROGRAM_DISCARD : 0));
     head[Q2_PROGRAM_CLUSTERS] = (uint8_t)(place_of(p->cluster_bits, cluster_bits) | orders << 4);
     head[Q2_PROGRAM_FILES] = (uint8_t)(p->below | p->data_file << 2 | crypt << 4);
-    head[Q2_PROGRAM_SPACE] = (uint8_t)(p->preallocation | place_of(p->caches, caches) << 2);
+    head[Q2_PROGRAM_SPACE] = (uint8_t)(p->preallocation | place_of(p->caches, caches) << 2 |
+                                       (p->most == Q2_PROGRAM_LARGE ? LARGE << 5 : 0));
     q2_store_be16(head + Q2_PROGRAM_SIZE, (uint16_t)(p->size / SECTOR - 1));
     if (p->below)
         q2_store_be16(head + Q2_PROGRAM_BELOW_SIZE, (uint16_t)(p->below_size / SECTOR - 1));

@@ -11,6 +11,9 @@
 #include "fuzz/support/program_layout.h"
 #include "tests/stress/stress.h"
 
+/* Bytes that the disk of a large program has at most. */
+enum { Q2_PROGRAM_LARGE = 5 << 19 };
+
 struct q2_program {
     struct params params;
     bool quiet; /* the disk is looked at in the end alone */

@@ -18,7 +18,7 @@ enum {
     Q2_PROGRAM_FORMAT = 0,     /* bits of enum q2_program_format */
     Q2_PROGRAM_CLUSTERS = 1,   /* low bits: cluster size; high: width of refcounts */
     Q2_PROGRAM_FILES = 2,      /* 2 bits: what is below; 2: data file; 4: encryption */
-    Q2_PROGRAM_SPACE = 3,      /* 2 bits: preallocation; 3: caches */
+    Q2_PROGRAM_SPACE = 3,      /* 2 bits: preallocation; 3: caches; 3: large if all are set */
     Q2_PROGRAM_SIZE = 4,       /* of the disk, 2 bytes */
     Q2_PROGRAM_BELOW_SIZE = 6, /* of what is below, 2 bytes */
     Q2_PROGRAM_SEED = 8,       /* of what is below */
