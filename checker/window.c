@@ -13,7 +13,7 @@
 enum {
     UNIT_BYTES = 1 << 20,   /* of L2 tables that a unit of work should cover */
     WINDOW_BYTES = 1 << 20, /* of L1 entries that a window may hold */
-    MAX_HOLES = 1 << 20,    /* that are looked for once the work limit is reached */
+    MAX_HOLES = 1 << 17,    /* that are looked for once the work limit is reached */
     PLAUSIBLE_BYTES = 512,
     READ_COST = 512, /* and reading any number of them, this */
     L1_COST = 4,     /* an L1 entry costs more work than its bytes */
