@@ -144,6 +144,11 @@ check_crypt(const struct q2_create_options *options, struct q2_error *err)
         return q2_error_set(err, Q2_ERR_PASSPHRASE,
                             "encrypt.format %s needs a pass phrase, encrypt.key-secret",
                             options->crypt == Q2_CRYPT_AES ? "aes" : "luks");
+    if (options->version < 3 && options->preallocation != Q2_PREALLOCATION_OFF)
+        return q2_error_set(err, Q2_ERR_UNSUPPORTED,
+                            "preallocation %s needs compat v3 where the image is encrypted: "
+                            "clusters of version 2 would not read as zeros",
+                            q2_preallocation_name(options->preallocation));
     return options->crypt == Q2_CRYPT_LUKS ? check_luks(options, err) : 0;
 }
 

@@ -72,6 +72,8 @@ Test(create, what_does_not_go_together)
     name[500] = 0;
     REFUSED(Q2_ERR_NOSPACE, "first cluster", .backing_file = name, .cluster_size = 512);
     REFUSED(Q2_ERR_PASSPHRASE, "key-secret", .crypt = Q2_CRYPT_AES);
+    REFUSED(Q2_ERR_UNSUPPORTED, "read as zeros", .version = 2, .crypt = Q2_CRYPT_AES,
+            .secret = &secret, .preallocation = Q2_PREALLOCATION_METADATA);
     REFUSED(Q2_ERR_UNSUPPORTED, "aes-128", .crypt = Q2_CRYPT_LUKS, .secret = &secret,
             .cipher_name = "des");
     REFUSED(Q2_ERR_UNSUPPORTED, "plain64", .crypt = Q2_CRYPT_LUKS, .secret = &secret,
