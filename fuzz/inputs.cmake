@@ -49,15 +49,17 @@ foreach(name ${HARNESSES})
 endforeach()
 
 # Those of whole images all come from recipes.
-add_executable(seeds-images images/main.c images/scale.c)
-target_link_libraries(seeds-images PRIVATE q2_recipe q2_checker)
+add_executable(seeds-images images/main.c images/options.c images/scale.c)
+target_link_libraries(seeds-images PRIVATE q2_recipe q2_fuzz)
 file(GLOB SEED_RECIPES CONFIGURE_DEPENDS images/*.recipe ${PROJECT_SOURCE_DIR}/corpus/*/*.recipe
   ${PROJECT_SOURCE_DIR}/tests/cases/*/recipe)
+# What stands beside them.
+file(GLOB SEED_OPTIONS CONFIGURE_DEPENDS images/*.options ${PROJECT_SOURCE_DIR}/tests/cases/*/options)
 add_custom_command(OUTPUT ${SEEDS}/images.made
   COMMAND ${CMAKE_COMMAND} -E rm -rf ${SEEDS}/check ${SEEDS}/repair ${SEEDS}/report ${SEEDS}/salvage
   COMMAND seeds-images ${SEEDS} ${SEED_RECIPES}
   COMMAND ${CMAKE_COMMAND} -E touch ${SEEDS}/images.made
-  DEPENDS seeds-images ${SEED_RECIPES})
+  DEPENDS seeds-images ${SEED_RECIPES} ${SEED_OPTIONS})
 add_custom_target(fuzz-seeds-images DEPENDS ${SEEDS}/images.made)
 add_dependencies(fuzz-seeds fuzz-seeds-images)
 

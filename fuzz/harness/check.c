@@ -1,18 +1,44 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* Whole images through the checker, twice: the same image gives the same report, and what strict
- * open accepts has a header that the checker has nothing against. */
+/* Whole images through the checker, twice: the same image gives the same report, on however many
+ * threads and with however little room for it, and what strict open accepts has a header that the
+ * checker has nothing against. Whoever asks for the owners of a cluster is told what its refcount
+ * says, where nothing is wrong. */
 
 #include "checker/check.h"
 #include "core/image/image.h"
 #include "core/io/memory.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/support/image.h"
+#include "fuzz/support/medium.h"
 
+#include <inttypes.h>
 #include <string.h>
 
-enum { DEEP = 1 << 0 }; /* of the flags */
+enum { DEEP = 1 << 0, THREADS = 1 << 1, TIGHT = 1 << 2, OWNERS = 1 << 3 }; /* of the flags */
+
+static struct q2_check_options
+options_of(const struct q2_fuzz_options *options)
+{
+    struct q2_check_options how = {.deep = options->flags & DEEP,
+                                   .threads = 1,
+                                   .max_memory = Q2_FUZZ_MEMORY,
+                                   .now = Q2_FUZZ_NOW};
+    if (options->flags & TIGHT)
+        q2_fuzz_limits(options, &how);
+    return how;
+}
+
+static struct q2_check *
+check(struct q2_file *file, const struct q2_check_options *how)
+{
+    struct q2_error err = {0};
+    struct q2_check *check = NULL;
+    int rc = q2_check_run(file, how, &check, &err);
+    Q2_REQUIRE(rc == 0 || err.message[0] != '\0', "failed with %d and no word", rc);
+    return rc == 0 ? check : NULL;
+}
 
 static void
 compare(const struct q2_check *a, const struct q2_check *b)
@@ -51,22 +77,57 @@ require_sound_header(const struct q2_check *check)
 }
 
 static void
+count(void *data, const struct q2_owner *owner)
+{
+    (void)owner;
+    ++*(uint64_t *)data;
+}
+
+/* Of some cluster. */
+static void
+ask_owners(struct q2_check *check, struct q2_file *file, uint32_t chance)
+{
+    struct q2_error err = {0};
+    struct q2_geometry geometry = {0};
+    bool known = q2_check_geometry(check, &geometry);
+    uint64_t owners = 0, refcount = 0;
+    uint64_t offset =
+        geometry.file_size ? (uint64_t)chance * Q2_FUZZ_SECTOR % geometry.file_size : chance;
+    int rc = q2_check_owners(check, file, offset, count, &owners, &refcount, &err);
+    Q2_REQUIRE(rc == 0 || err.message[0] != '\0', "failed with %d and no word", rc);
+    Q2_REQUIRE(rc < 0 || known, "owners of clusters whose size is not known");
+    if (rc == 0 && q2_check_exit(check) == Q2_EXIT_CLEAN)
+        Q2_REQUIRE((owners > 0) == (refcount > 0),
+                   "%" PRIu64 " owners, but the refcount is %" PRIu64, owners, refcount);
+}
+
+static void
 run(const uint8_t *input, size_t length)
 {
     struct q2_fuzz_options options;
     length = q2_fuzz_split(input, length, &options);
-    struct q2_file *file = q2_fuzz_file(input, length);
-    bool deep = options.flags & DEEP;
-    struct q2_check *first = q2_fuzz_check(file, deep), *second = q2_fuzz_check(file, deep);
+    struct q2_file *whole = q2_fuzz_input(input, length, &options),
+                   *file = q2_fuzz_medium(whole, &options);
+    struct q2_check_options how = options_of(&options);
+    struct q2_check *first = check(file, &how);
+    /* How much memory threads take is for each of them. */
+    if (options.flags & THREADS && !(options.flags & TIGHT))
+        how.threads = 3;
+    q2_file_close(file);
+    file = q2_fuzz_medium(whole, &options); /* as it was for the first */
+    struct q2_check *second = check(file, &how);
     compare(first, second);
+    if (second && options.flags & OWNERS)
+        ask_owners(second, file, options.chance);
     q2_check_free(second);
 
-    struct q2_image *image = q2_fuzz_open(file, 0);
+    struct q2_image *image = options.flags & TIGHT ? NULL : q2_fuzz_open(file, 0);
     if (image)
         require_sound_header(first);
     q2_image_close(image, NULL);
     q2_check_free(first);
     q2_file_close(file);
+    q2_file_close(whole);
 }
 
 const struct q2_harness q2_harness = {"check", Q2_FUZZ_IMAGE, 1 << 18, run};

@@ -3,16 +3,18 @@
 
 /* Whole images through the repair: planned, written through a journal, checked, planned again,
  * undone. The image is never worse; nothing that a guest could read is lost unless the plan says
- * so; a second repair finds nothing to do; undoing it restores every byte. */
+ * so; a second repair finds nothing to do; undoing it restores every byte that could be read. */
 
 #include "repair/repair.h"
 #include "checker/catalogue.h"
 #include "checker/check.h"
+#include "core/base/checked.h"
 #include "core/image/snapshots.h"
 #include "core/io/memory.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/support/guest.h"
 #include "fuzz/support/image.h"
+#include "fuzz/support/medium.h"
 #include "repair/journal.h"
 #include "repair/prove.h"
 
@@ -37,6 +39,7 @@ plan(struct q2_file *file, const struct q2_fuzz_options *options)
         .discard = options->flags & DISCARD,
         .threads = 1,
         .max_memory = Q2_FUZZ_MEMORY,
+        .now = Q2_FUZZ_NOW,
     };
     struct q2_error err = {0};
     struct q2_repair *repair = NULL;
@@ -143,13 +146,15 @@ require_size(struct q2_file *before, struct q2_file *after, const struct q2_repa
                "the file grew by %" PRIu64 " bytes, the plan writes %" PRIu64, new - old, most);
 }
 
-/* Corruptions, without what is only seen once refcounts say so: that nothing leads to a table. */
+/* Corruptions, without what is only seen once refcounts say so, that nothing leads to a table, or
+ * once a table has been found again: that some of what it leads to cannot be read. */
 static uint64_t
 corruptions(struct q2_check *check)
 {
     static const enum q2_problem seen_late[] = {Q2_PROBLEM_ORPHAN_L1_TABLE,
                                                 Q2_PROBLEM_ORPHAN_L2_TABLE,
-                                                Q2_PROBLEM_SNAPSHOT_TABLE_LOST};
+                                                Q2_PROBLEM_SNAPSHOT_TABLE_LOST,
+                                                Q2_PROBLEM_DATA_UNREADABLE};
     uint64_t count = q2_check_counts(check)->corruptions;
     for (size_t i = 0; i < sizeof seen_late / sizeof *seen_late; i++)
         count -= q2_check_problem_count(check, seen_late[i]).count;
@@ -236,21 +241,35 @@ require_idle(struct q2_file *file, const struct q2_fuzz_options *options)
     q2_repair_free(repair);
 }
 
+/* Undone, the image is what it was, but where nobody knows what that is. */
 static void
-require_undo(struct q2_file *file, struct q2_file *journal, struct q2_file *before)
+require_undo(struct q2_file *file, struct q2_file *journal, struct q2_file *before,
+             const struct q2_fuzz_options *options)
 {
     struct q2_error err = {0};
+    uint8_t sector[Q2_FUZZ_SECTOR];
+    uint64_t at, length, size = 0;
     int rc = q2_journal_undo(journal, file, false, &err);
     Q2_REQUIRE(rc == 0, "%s", err.message);
+    q2_fuzz_bad_spot(options, &at, &length);
+    q2_file_size(before, &size, NULL);
+    for (uint64_t end = at + length; at < end && at < size; at += sizeof sector) {
+        size_t piece = (size_t)q2_min(size - at, sizeof sector);
+        rc = q2_file_read(before, at, sector, piece, &err);
+        rc = rc ? rc : q2_file_write(file, at, sector, piece, &err);
+        Q2_REQUIRE(rc == 0, "%s", err.message);
+    }
     Q2_REQUIRE(q2_fuzz_equal(file, before), "undoing did not restore it");
 }
 
+/* `before` as it can be read, `whole` as it is. */
 static void
-carry_out(const struct q2_repair *repair, struct q2_file *before,
+carry_out(const struct q2_repair *repair, struct q2_file *before, struct q2_file *whole,
           const struct q2_fuzz_options *options)
 {
     const struct q2_plan *actions = q2_repair_actions(repair);
-    struct q2_file *file = q2_fuzz_copy(before), *journal = NULL;
+    struct q2_file *copy = q2_fuzz_copy(whole), *file = q2_fuzz_medium(copy, options);
+    struct q2_file *journal = NULL;
     struct q2_error err = {0};
     bool needed = false;
     int rc = q2_file_new_memory("journal", &journal, &err);
@@ -262,9 +281,10 @@ carry_out(const struct q2_repair *repair, struct q2_file *before,
     for (unsigned i = 0; i <= 16 && compare_map(before, file, actions, i); i++) {
     }
     require_idle(file, options);
-    require_undo(file, journal, before);
+    require_undo(file, journal, whole, options);
     q2_file_close(journal);
     q2_file_close(file);
+    q2_file_close(copy);
 }
 
 static void
@@ -272,19 +292,23 @@ run(const uint8_t *input, size_t length)
 {
     struct q2_fuzz_options options;
     length = q2_fuzz_split(input, length, &options);
-    struct q2_file *file = q2_fuzz_file(input, length);
+    /* Otherwise there is more to be read, and to be mended, with each time. */
+    options.chance &= ~(uint32_t)Q2_FUZZ_HEALS;
+    struct q2_file *whole = q2_fuzz_input(input, length, &options),
+                   *file = q2_fuzz_medium(whole, &options);
     struct q2_repair *repair = plan(file, &options);
     if (repair)
         require_modest(repair, level_of(&options));
     if (repair)
         require_flags(repair, level_of(&options));
     if (repair && q2_repair_needed(repair))
-        carry_out(repair, file, &options);
-    struct q2_file *untouched = q2_fuzz_file(input, length);
-    Q2_REQUIRE(q2_fuzz_equal(file, untouched), "planning wrote to the image");
+        carry_out(repair, file, whole, &options);
+    struct q2_file *untouched = q2_fuzz_input(input, length, &options);
+    Q2_REQUIRE(q2_fuzz_equal(whole, untouched), "planning wrote to the image");
     q2_file_close(untouched);
     q2_repair_free(repair);
     q2_file_close(file);
+    q2_file_close(whole);
 }
 
 const struct q2_harness q2_harness = {"repair", Q2_FUZZ_IMAGE, 1 << 18, run};

@@ -11,6 +11,7 @@
 #include "core/format/problem.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/support/image.h"
+#include "fuzz/support/medium.h"
 #include "repair/report.h"
 
 #include <json-c/json.h>
@@ -164,7 +165,8 @@ run(const uint8_t *input, size_t length)
     struct q2_fuzz_options options;
     length = q2_fuzz_split(input, length, &options);
     struct q2_fuzz_cursor choices = {(const uint8_t *)&options.chance, sizeof options.chance};
-    struct q2_file *file = q2_fuzz_file(input, length);
+    struct q2_file *whole = q2_fuzz_input(input, length, &options),
+                   *file = q2_fuzz_medium(whole, &options);
     struct q2_companion backing[MAX_BACKING];
     struct q2_companions others = {.backing = backing, .backing_count = options.number % 4};
     for (size_t i = 0; i < others.backing_count; i++)
@@ -177,6 +179,7 @@ run(const uint8_t *input, size_t length)
     const struct q2_check_options how = {.threads = 1,
                                          .deep = options.flags & DEEP,
                                          .max_memory = Q2_FUZZ_MEMORY,
+                                         .now = Q2_FUZZ_NOW,
                                          .companions = options.flags & CHAIN ? &others : NULL};
     struct q2_check *check = NULL;
     if (q2_check_run(file, &how, &check, NULL) == 0) {
@@ -187,6 +190,7 @@ run(const uint8_t *input, size_t length)
     if (options.flags & PLAN)
         report_plan(file, &options, &style);
     q2_file_close(file);
+    q2_file_close(whole);
 }
 
 const struct q2_harness q2_harness = {"report", Q2_FUZZ_IMAGE, 1 << 18, run};

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* Makes the seeds: small images, few, that between them have all features and all problems.
+/* Makes the seeds: small images, few, that between them have all features and all problems, as far
+ * as these are a matter of one file.
  *
  *     seeds-images FOLDER RECIPE...
  *
  * Each recipe is built as it is and checked; then the smallest clusters are looked for with which
  * it is no longer than a seed may be and has the same problems, or, failing that, any. Of images
  * that are alike in what they have and in what is wrong with them, only the first becomes a seed;
- * but those that are written for this, in this folder, all do.
+ * but those that are written for this, in this folder, all do, and those of which something cannot
+ * be read, or which are looked at in some other way (options.c).
  * FOLDER gets a folder for each harness that takes them. */
 
+#include "checker/catalogue.h"
 #include "checker/check.h"
 #include "core/base/cleanup.h"
 #include "core/base/endian.h"
@@ -19,12 +22,14 @@
 #include "corpus/recipe/recipe.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/images/seeds.h"
+#include "fuzz/support/medium.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum {
     MOST_BYTES = 64 << 10,
@@ -33,10 +38,14 @@ enum {
     MOST_CLUSTER_BITS = 16,
     MOST_SEEDS = 2000,
     PROBLEM_BYTES = (Q2_PROBLEM_COUNT + 7) / 8,
-    DEEP = 1 << 0,   /* a flag of the harness check */
-    NATIVE = 1 << 0, /* of the harness salvage: to a qcow2 image */
-    REPORTS = 16,    /* choices of the harness report: its flags, all of them */
+    SALVAGES = 32, /* choices of the harness salvage: its flags, all of them */
+    REPORTS = 16,  /* choices of the harness report: its flags, all of them */
+    LEVELS = 4,    /* of the harness repair */
 };
+
+/* Flags of the harnesses check and repair. */
+enum { DEEP = 1 << 0, THREADS = 1 << 1, TIGHT = 1 << 2, OWNERS = 1 << 3 };
+enum { FIXED_SIZE = 1 << 1, DISCARD = 1 << 2 };
 
 /* What an image is like; `cluster_bits` makes no difference. */
 struct kind {
@@ -50,9 +59,13 @@ struct kind {
 
 struct seed {
     struct q2_file *file; /* NULL: none */
-    uint64_t size;
+    uint64_t size;        /* of what becomes the input, bytes */
     struct kind kind;
+    struct seed_options options;
 };
+
+/* Who says what fails. */
+const struct q2_harness q2_harness = {.name = "seeds-images"};
 
 static const char *const harnesses[] = {"check", "repair", "report", "salvage"};
 
@@ -75,10 +88,16 @@ die(const char *what, const char *why)
 static void
 describe(struct seed *seed)
 {
-    struct q2_check_options options = {.threads = 1, .deep = seed->size <= MOST_BYTES};
+    struct q2_check_options how = {.threads = 1, .deep = seed->size <= MOST_LARGE_BYTES};
     struct q2_check *check = NULL;
     struct kind *kind = &seed->kind;
-    if (seed->size > MOST_BUILT_BYTES || q2_check_run(seed->file, &options, &check, NULL) < 0) {
+    const struct q2_fuzz_options options = seed_options_fuzz(&seed->options);
+    if (seed->options.grown &&
+        q2_file_truncate(seed->file, seed->size + (seed->options.grown << 20), NULL) < 0)
+        die("memory", "a file cannot grow");
+    q2_fuzz_limits(&options, &how);
+    Q2_AUTOCLOSE struct q2_file *file = q2_fuzz_medium(seed->file, &options);
+    if (seed->size > MOST_BUILT_BYTES || q2_check_run(file, &how, &check, NULL) < 0) {
         kind->broken = kind->damaged = true;
         return;
     }
@@ -109,9 +128,9 @@ drop(struct seed *seed)
 
 /* Build the image of a recipe; without a file where that is not possible. */
 static struct seed
-build(const char *name, const char *text)
+build(const char *name, const char *text, const struct seed_options *options)
 {
-    struct seed seed = {0};
+    struct seed seed = {.options = *options};
     struct q2_recipe *recipe = NULL;
     if (q2_file_new_memory("seed", &seed.file, NULL) < 0)
         die(name, "no memory");
@@ -149,26 +168,31 @@ is_enough(const struct kind *kind, const struct kind *wanted)
 
 /* The recipe in smaller clusters, and cut off if that is wanted. */
 static struct seed
-build_scaled(const char *name, const char *text, const struct seed_scale *scale, bool cut)
+build_scaled(const char *name, const char *text, const struct seed_options *options,
+             const struct seed_scale *scale, bool cut)
 {
     Q2_AUTOFREE char *scaled = seed_scale(text, scale), *whole = NULL;
+    struct seed_options scaled_options = *options;
+    seed_options_scale(scale, &scaled_options);
     if (!scaled || asprintf(&whole, "%s\n%s", scaled, cut ? "truncate 60K\n" : "") < 0)
         return (struct seed){0};
-    return build(name, whole);
+    return build(name, whole, &scaled_options);
 }
 
 /* The smallest image of a recipe that is what the recipe means; or, failing that, something. */
 static struct seed
-shrink(const char *name, const char *text)
+shrink(const char *name, const char *text, const struct seed_options *options)
 {
     static const struct seed_scale scales[] = {{9, false},  {9, true},  {12, false}, {12, true},
                                                {14, false}, {14, true}, {0, false}};
     enum { SCALES = sizeof scales / sizeof *scales };
-    struct seed wanted = build(name, text), next_best = {0};
+    struct seed wanted = build(name, text, options), next_best = {0};
     if (is_small(&wanted))
         return wanted;
-    for (size_t i = 0; i < 2 * SCALES && wanted.file; i++) {
-        struct seed seed = build_scaled(name, text, &scales[i % SCALES], i >= SCALES);
+    /* Of clusters that are a sector large nothing is left if that cannot be read. */
+    size_t first = options->bad_length ? 2 : 0;
+    for (size_t i = first; i < 2 * SCALES && wanted.file; i++) {
+        struct seed seed = build_scaled(name, text, options, &scales[i % SCALES], i >= SCALES);
         if (is_small(&seed) && is_enough(&seed.kind, &wanted.kind)) {
             drop(&wanted);
             drop(&next_best);
@@ -222,27 +246,53 @@ is_known(const struct kind *kind)
     return false;
 }
 
+/* For the harnesses, each image in another way. */
 static void
-add(const char *name, const char *text)
+put_all(const char *name, const struct seed *seed)
 {
-    struct seed seed = shrink(name, text);
-    bool own = strncmp(name, "images-", 7) == 0;
+    static const uint8_t checks[] = {DEEP, THREADS, OWNERS, DEEP | THREADS};
+    static const uint8_t repairs[] = {0, 0, DEEP, FIXED_SIZE, 0, DISCARD, 0};
+    const struct q2_fuzz_options asked = seed_options_fuzz(&seed->options);
+    uint8_t turn = (uint8_t)made.count, deep = seed->options.deep ? DEEP : 0;
+    bool special = seed_options_any(&seed->options);
+    struct q2_fuzz_options check = asked, repair = asked, report = asked, salvage = asked;
+    check.flags |= special ? deep | TIGHT : deep | checks[turn % sizeof checks];
+    check.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
+    put("check", name, seed, &check);
+    if (seed->options.check_only)
+        return;
+    salvage.flags |= turn % SALVAGES;
+    salvage.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
+    put("salvage", name, seed, &salvage);
+    repair.flags |= deep | repairs[turn % sizeof repairs];
+    repair.level = turn % LEVELS;
+    if (seed->kind.damaged || turn % LEVELS == 0)
+        put("repair", name, seed, &repair);
+    report.flags |= turn % REPORTS;
+    report.level = turn / REPORTS % LEVELS;
+    report.number |= special ? 0 : turn / REPORTS;
+    report.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
+    put("report", name, seed, &report);
+    for (uint8_t level = 0; special && level < LEVELS; level++) {
+        Q2_AUTOFREE char *other = NULL;
+        repair.level = level;
+        if (asprintf(&other, "%s-%u", name, level) < 0)
+            die(name, "no memory");
+        if (level != turn % LEVELS)
+            put("repair", other, seed, &repair);
+    }
+}
+
+static void
+add(const char *name, const char *text, const struct seed_options *options)
+{
+    struct seed seed = shrink(name, text, options);
+    bool own = strncmp(name, "images-", 7) == 0 || seed_options_any(options);
     if (seed.file && (own || !is_known(&seed.kind)) && made.count < MOST_SEEDS) {
-        uint8_t turn = (uint8_t)made.count;
+        put_all(name, &seed);
         made.kinds[made.count++] = seed.kind;
         for (size_t i = 0; i < PROBLEM_BYTES; i++)
             made.problems[i] |= seed.kind.problems[i];
-        const struct q2_fuzz_options deep = {.flags = DEEP}, level = {.level = turn % 4},
-                                     format = {.flags = NATIVE};
-        put("check", name, &seed, turn % 4 == 0 ? &deep : NULL);
-        put("salvage", name, &seed, turn % 2 == 0 ? &format : NULL);
-        if (seed.kind.damaged || turn % 4 == 0)
-            put("repair", name, &seed, &level);
-        const struct q2_fuzz_options report = {.flags = turn % REPORTS,
-                                               .level = turn / REPORTS % 4,
-                                               .number = (uint16_t)(turn / REPORTS),
-                                               .chance = UINT32_C(0x9e3779b1) * turn};
-        put("report", name, &seed, &report);
     }
     drop(&seed);
 }
@@ -268,12 +318,15 @@ name_of(const char *path)
     return name;
 }
 
+/* NULL: there is no such file, which is an error if it is `needed`. */
 static char *
-read_text(const char *path)
+read_text(const char *path, bool needed)
 {
     Q2_AUTOCLOSE struct q2_file *file = NULL;
     struct q2_error err = {0};
     uint64_t size = 0;
+    if (!needed && access(path, F_OK) < 0)
+        return NULL;
     int rc = q2_file_open(path, 0, &file, &err);
     rc = rc ? rc : q2_file_size(file, &size, &err);
     char *text = rc ? NULL : calloc(1, size + 1);
@@ -282,6 +335,21 @@ read_text(const char *path)
     if (rc || !text)
         die(path, err.message);
     return text;
+}
+
+/* What stands beside cases/l1-lost/recipe is in cases/l1-lost/options; beside images/v2.recipe, in
+ * images/v2.options. */
+static struct seed_options
+options_of(const char *path)
+{
+    struct seed_options options;
+    Q2_AUTOFREE char *beside = NULL;
+    size_t length = strlen(path) - strlen("recipe");
+    if (asprintf(&beside, "%.*soptions", (int)length, path) < 0)
+        die(path, "no memory");
+    Q2_AUTOFREE char *text = read_text(beside, false);
+    seed_options_read(text, &options);
+    return options;
 }
 
 static void
@@ -303,12 +371,15 @@ main(int argc, char **argv)
     for (size_t i = 0; i < sizeof harnesses / sizeof *harnesses; i++)
         make_folder(harnesses[i]);
     for (int i = 2; i < argc; i++) {
-        Q2_AUTOFREE char *name = name_of(argv[i]), *text = read_text(argv[i]);
-        add(name, text);
+        Q2_AUTOFREE char *name = name_of(argv[i]), *text = read_text(argv[i], true);
+        const struct seed_options options = options_of(argv[i]);
+        add(name, text, &options);
     }
     printf("%zu seeds of %d recipes\n", made.count, argc - 2);
+    /* Those of other files are in seeds/chain.c. */
     for (int i = 0; i < Q2_PROBLEM_COUNT; i++)
-        if (!(made.problems[i / 8] >> i % 8 & 1))
+        if (q2_catalogue((enum q2_problem)i)->pass != Q2_PASS_CHAIN &&
+            !(made.problems[i / 8] >> i % 8 & 1))
             printf("no seed has %s\n", q2_problem_id((enum q2_problem)i));
     return 0;
 }

@@ -22,10 +22,10 @@ enum { USUAL_BITS = 16 };
 
 static const uint64_t usual_reach = UINT64_C(512) << 20;
 
-static uint64_t
-scaled(uint64_t value, const struct seed_scale *scale)
+uint64_t
+seed_scaled(uint64_t value, const struct seed_scale *scale)
 {
-    unsigned less = USUAL_BITS - scale->cluster_bits;
+    unsigned less = USUAL_BITS - (scale->cluster_bits ? scale->cluster_bits : USUAL_BITS);
     if (!scale->tables)
         return value >> less;
     return (value / usual_reach * (usual_reach >> 2 * less)) + (value % usual_reach >> less);
@@ -48,7 +48,7 @@ copy_number(FILE *to, const char *at, const struct seed_scale *scale)
     uint64_t value = strtoull(at, &end, 0);
     uint64_t times = unit(*end);
     if (times && !isalnum((unsigned char)end[1])) {
-        fprintf(to, "%" PRIu64, scaled(value * times, scale));
+        fprintf(to, "%" PRIu64, seed_scaled(value * times, scale));
         return end + 1;
     }
     while (isalnum((unsigned char)*end))

@@ -8,6 +8,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+
+struct q2_fuzz_options;
 
 /* How a recipe is made small. */
 struct seed_scale {
@@ -18,5 +21,29 @@ struct seed_scale {
 /* Rewrite a recipe for 64K clusters: other clusters, and all numbers with a unit smaller by as
  * much. The caller frees the text; NULL: the recipe says how large its clusters are, or memory. */
 char *seed_scale(const char *text, const struct seed_scale *scale);
+
+/* A number with a unit, as seed_scale makes it. */
+uint64_t seed_scaled(uint64_t value, const struct seed_scale *scale);
+
+/* What is said beside a recipe. */
+struct seed_options {
+    bool deep;
+    bool check_only;                 /* for the harness check: the others would take too long */
+    bool heals;                      /* what cannot be read, at the second attempt */
+    uint64_t bad_offset, bad_length; /* bytes that cannot be read; no length: none */
+    uint64_t grown;                  /* MiB of zeros at the end */
+    uint64_t max_memory, max_work, max_details; /* of the check; 0: no limit */
+};
+
+void seed_options_read(const char *text, struct seed_options *ret_options);
+
+/* For an image that was scaled. */
+void seed_options_scale(const struct seed_scale *scale, struct seed_options *options);
+
+/* As harnesses are told. */
+struct q2_fuzz_options seed_options_fuzz(const struct seed_options *options);
+
+/* Whether there is anything but `deep`. */
+bool seed_options_any(const struct seed_options *options);
 
 #endif

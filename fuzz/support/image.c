@@ -116,6 +116,7 @@ q2_fuzz_check(struct q2_file *file, bool deep)
         .deep = deep,
         .threads = 1,
         .max_memory = Q2_FUZZ_MEMORY,
+        .now = Q2_FUZZ_NOW,
     };
     struct q2_error err = {0};
     struct q2_check *check = NULL;

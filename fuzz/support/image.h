@@ -14,6 +14,9 @@ struct q2_check;
 /* What a check or a repair of an input may use, bytes. */
 #define Q2_FUZZ_MEMORY (UINT64_C(256) << 20)
 
+/* What time it is, to judge dates by: seconds since the Epoch. */
+#define Q2_FUZZ_NOW UINT64_C(1700000000)
+
 /* A writable file in memory with these bytes. Never fails. */
 struct q2_file *q2_fuzz_file(const uint8_t *bytes, size_t length);
 
