@@ -26,6 +26,7 @@ enum {
     RAW = 1 << 1,      /* the input is the stream */
     CUT = 1 << 2,      /* the descriptor is too short */
     FRESH = 7 << 3,    /* all of these: compare with codecs that did nothing before */
+    ROOM = 1 << 6,     /* compress once more with little room */
     LARGEST = 1 << 13, /* beyond the window of deflate */
     SOURCE_MAX = 2 * LARGEST + 1024,
 };
@@ -200,6 +201,50 @@ encode(unsigned type, bool fresh, const uint8_t *cluster, size_t length, uint8_t
     return used;
 }
 
+/* Encode into `room` bytes of memory, which is enough from a slack beyond the stream on, and decode
+ * what fits. */
+static void
+judge_room(unsigned type, const uint8_t *cluster, size_t length, size_t enough, size_t room)
+{
+    static uint8_t decoded[LARGEST];
+    struct q2_error err = {0};
+    size_t used = 0, taken = 0;
+    uint8_t *stream = malloc(room + 1);
+    Q2_REQUIRE(stream, "no memory");
+    uint8_t *to = stream + 1; /* so that none at all has an address too */
+    int rc = q2_encoder_run(encoders[type], cluster, length, to, room, &used, &err);
+    Q2_REQUIRE(rc == 0 || (rc == Q2_ERR_NOSPACE && err.message[0]), "refused with %d", rc);
+    Q2_REQUIRE(rc == 0 || room < enough + Q2_ENCODER_SLACK, "%zu bytes are not enough for %zu",
+               room, enough);
+    if (rc == 0) {
+        Q2_REQUIRE(used <= room, "%zu bytes in the room of %zu", used, room);
+        rc = q2_decoder_run(decoders[type], to, used, decoded, length, &taken, &err);
+        Q2_REQUIRE(rc == 0 && taken == used && memcmp(decoded, cluster, length) == 0,
+                   "with little room the cluster does not come back: %s", err.message);
+    }
+    free(stream);
+}
+
+/* What nobody can do. */
+static void
+judge_refusals(unsigned type)
+{
+    struct q2_error err = {0};
+    struct q2_encoder *encoder = NULL;
+    struct q2_decoder *decoder = NULL;
+    uint8_t byte = 0;
+    size_t used = 0;
+    Q2_REQUIRE(q2_encoder_new(type + 2, &encoder, &err) == Q2_ERR_UNSUPPORTED &&
+                   q2_decoder_new(type + 2, &decoder, &err) == Q2_ERR_UNSUPPORTED && !encoder &&
+                   !decoder,
+               "a codec for type %u", type + 2);
+    Q2_REQUIRE(q2_encoder_run(encoders[type], &byte, 0, &byte, 1, &used, &err) == Q2_ERR_RANGE &&
+                   q2_decoder_run(decoders[type], &byte, 1, &byte, 0, &used, &err) == Q2_ERR_RANGE,
+               "a cluster of no bytes");
+    Q2_REQUIRE(q2_decoder_run(decoders[type], &byte, 0, &byte, 1, &used, &err) == Q2_ERR_FORMAT,
+               "a stream of no bytes");
+}
+
 /* Bytes of the input, over and over, a little different each time. */
 static void
 fill(struct q2_fuzz_cursor *cursor, uint8_t *cluster, size_t length)
@@ -252,6 +297,11 @@ run(const uint8_t *input, size_t length)
     } else {
         fill(&cursor, cluster, size);
         used = encode(type, fresh, cluster, size, source, SOURCE_MAX - 512);
+        if (flags & ROOM) {
+            judge_room(type, cluster, size, used,
+                       (used + start) * 2 % (used + 4 * Q2_ENCODER_SLACK));
+            judge_refusals(type);
+        }
         size_t whole = describe(cluster_bits, start, used);
         memset(source + used, 0xa5, whole - used);
         Q2_REQUIRE(decode(type, fresh, source, whole, decoded, size, &taken) == 0 &&

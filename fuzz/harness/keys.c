@@ -5,8 +5,11 @@
  * any order, and at each step exactly those that should open the image do, with the same master
  * key; the header stays one that obeys the rules; and what is encrypted with that key comes back.
  *
- * Input: cipher, hash and length of the key, then a byte for each step, and the
- * pass phrase that is tried last. */
+ * Once the header is damaged nobody knows what opens; but what fails changes nothing, and what is
+ * said to open does.
+ *
+ * Input: cipher, hash and length of the key, then a byte for each step, with the place and the bits
+ * where that is damage, and the pass phrase that is tried last. */
 
 #include "core/codec/keys.h"
 #include "fuzz/support/format.h"
@@ -17,13 +20,21 @@
 enum { MAX_STEPS = 8, PHRASES = 4, NONE = -1, WORK = 1 << 22, DATA = 4 * Q2_CIPHER_SECTOR };
 enum { ADD, ADD_ANY, REMOVE_SLOT, REMOVE_PHRASE, UNLOCK, ENCRYPT, STEPS };
 
-static const char *const phrases[PHRASES] = {"", "abc", "pass phrase", "another"};
+/* Bytes of steps that are something else: damage, and calls that must be refused. */
+enum { DAMAGE = 192, REFUSALS = 240 };
+
+/* More iterations than the first take long, but up to the second they are not refused. */
+enum { QUICK_ITERATIONS = 1 << 14, MANY_ITERATIONS = 1 << 28 };
+
+static const char *const phrases[PHRASES] = {
+    "", "abc", "pass phrase", "one that is longer than the block of a hash, which is hashed first"};
 
 struct state {
     uint8_t *area;
     size_t length;
     struct q2_luks_key key;
     int opens[Q2_LUKS_SLOTS]; /* the phrase that opens a slot, or NONE */
+    bool damaged;
 };
 
 static struct q2_luks_options how = {.iterations = Q2_LUKS_MIN_ITERATIONS};
@@ -140,6 +151,8 @@ encrypt(const struct state *state, uint64_t sector)
     rc = q2_cipher_encrypt(cipher, sector, secret, sizeof secret, &err);
     Q2_REQUIRE(rc == 0, "%s", err.message);
     Q2_REQUIRE(memcmp(secret, plain, sizeof plain) != 0, "nothing is encrypted");
+    rc = q2_cipher_encrypt(cipher, sector, secret, sizeof secret - 1, &err);
+    Q2_REQUIRE(rc == Q2_ERR_RANGE, "a part of a sector gives %d", rc);
     /* What one call does, two do. */
     rc = q2_cipher_decrypt(cipher, sector, secret, DATA / 2, &err);
     Q2_REQUIRE(rc == 0, "%s", err.message);
@@ -148,6 +161,91 @@ encrypt(const struct state *state, uint64_t sector)
     Q2_REQUIRE(rc == 0, "%s", err.message);
     Q2_REQUIRE(memcmp(secret, plain, sizeof plain) == 0, "it comes back otherwise");
     q2_cipher_free(cipher);
+}
+
+/* ---- damage ---- */
+
+static bool
+is_slow(const struct q2_luks_header *header)
+{
+    bool slow = header->iterations > QUICK_ITERATIONS && header->iterations < MANY_ITERATIONS;
+    for (unsigned i = 0; i < Q2_LUKS_SLOTS; i++)
+        slow |= header->slots[i].iterations > QUICK_ITERATIONS &&
+                header->slots[i].iterations < MANY_ITERATIONS;
+    return slow;
+}
+
+/* Change some bits of the header. */
+static void
+damage(struct state *state, unsigned place, uint8_t bits)
+{
+    struct q2_luks_header header;
+    uint8_t *at = state->area + place % Q2_LUKS_HEADER_LENGTH;
+    *at ^= bits;
+    if (q2_luks_decode(state->area, state->length, &header, NULL) < 0 || is_slow(&header))
+        *at ^= bits;
+    else
+        state->damaged = true;
+}
+
+/* A step on a damaged header. */
+static void
+try_damaged(struct state *state, unsigned number, int phrase, unsigned slot)
+{
+    struct q2_error err = {0};
+    struct q2_luks_key key = {0};
+    const char *text = phrases[phrase];
+    unsigned got = 0;
+    uint8_t *before = malloc(state->length);
+    Q2_REQUIRE(before, "no memory");
+    memcpy(before, state->area, state->length);
+    bool adds = number == ADD || number == ADD_ANY;
+    int rc = adds ? q2_luks_add_key(state->area, state->length, &state->key, text, strlen(text),
+                                    number == ADD ? (int)slot : Q2_LUKS_ANY_SLOT, &how, &got, &err)
+             : number == REMOVE_SLOT
+                 ? q2_luks_remove_slot(state->area, state->length, slot, phrase == 0, &err)
+             : number == REMOVE_PHRASE
+                 ? q2_luks_remove_passphrase(state->area, state->length, text, strlen(text),
+                                             slot == 0, WORK, &got, &err)
+                 : q2_luks_unlock(state->area, state->length, text, strlen(text), WORK, &key, &got,
+                                  &err);
+    Q2_REQUIRE(rc == 0 || err.message[0], "failed with %d and no word", rc);
+    Q2_REQUIRE((rc == 0 && number < UNLOCK) || memcmp(before, state->area, state->length) == 0,
+               "it gives %d, and the area has changed", rc);
+    free(before);
+    if (rc == 0 && adds) {
+        rc = q2_luks_unlock(state->area, state->length, text, strlen(text), WORK, &key, &got, &err);
+        Q2_REQUIRE(rc == 0 || rc == Q2_ERR_RANGE, "a new pass phrase opens nothing: %s",
+                   err.message);
+    }
+    Q2_REQUIRE(rc < 0 || number == REMOVE_SLOT || number == REMOVE_PHRASE ||
+                   memcmp(key.bytes, state->key.bytes, state->key.length) == 0,
+               "slot %u opens with another key", got);
+}
+
+/* What is wrong with the call, not with the area. */
+static void
+refuse(struct state *state, unsigned which)
+{
+    struct q2_error err = {0};
+    struct q2_luks_key other = state->key;
+    struct q2_luks_options long_time = how;
+    unsigned got = 0;
+    int slot = first_free(state);
+    bool full = slot == NONE;
+    other.bytes[0] ^= which % 2 ? 1 : 0;
+    other.length -= which % 2 ? 0 : 8;
+    long_time.iterations = UINT32_MAX - which;
+    int rc = q2_luks_remove_slot(state->area, state->length, Q2_LUKS_SLOTS + which, true, &err);
+    Q2_REQUIRE(rc == Q2_ERR_RANGE, "removing slot %u gives %d", Q2_LUKS_SLOTS + which, rc);
+    rc = q2_luks_add_key(state->area, state->length, &state->key, "a", 1,
+                         Q2_LUKS_SLOTS + (int)which, &how, &got, &err);
+    Q2_REQUIRE(rc == Q2_ERR_RANGE, "adding slot %u gives %d", Q2_LUKS_SLOTS + which, rc);
+    rc = q2_luks_add_key(state->area, state->length, &other, "a", 1, slot, &how, &got, &err);
+    Q2_REQUIRE(rc == (full ? Q2_ERR_NOSPACE : Q2_ERR_PASSPHRASE), "another key gives %d", rc);
+    rc = q2_luks_add_key(state->area, state->length, &state->key, "a", 1, slot, &long_time, &got,
+                         &err);
+    Q2_REQUIRE(rc == (full ? Q2_ERR_NOSPACE : Q2_ERR_RANGE), "a long time gives %d", rc);
 }
 
 /* ---- all of it ---- */
@@ -172,11 +270,25 @@ require_header(const struct state *state)
 }
 
 static void
-step(struct state *state, uint8_t byte)
+step(struct state *state, uint8_t byte, struct q2_fuzz_cursor *cursor)
 {
     unsigned argument = byte / STEPS;
     int phrase = (int)(argument % PHRASES);
     unsigned slot = argument / PHRASES % Q2_LUKS_SLOTS;
+    if (byte >= DAMAGE && byte < REFUSALS) {
+        unsigned place = q2_fuzz_u16(cursor);
+        damage(state, place, q2_fuzz_u8(cursor));
+        return;
+    }
+    if (state->damaged) {
+        try_damaged(state, byte % STEPS, phrase, slot);
+        return;
+    }
+    if (byte >= REFUSALS) {
+        refuse(state, byte % 16U);
+        require_header(state);
+        return;
+    }
     switch (byte % STEPS) {
     case ADD:
         add(state, (int)slot, phrase);
@@ -214,11 +326,11 @@ run(const uint8_t *input, size_t length)
     int rc = q2_luks_format(&how, phrases[0], 0, &state.area, &state.length, &state.key, &err);
     Q2_REQUIRE(rc == 0 || err.message[0], "refused without a word");
     for (unsigned i = 0; rc == 0 && i < MAX_STEPS && cursor.left > 0; i++)
-        step(&state, q2_fuzz_u8(&cursor));
-    if (rc == 0)
+        step(&state, q2_fuzz_u8(&cursor), &cursor);
+    if (rc == 0 && !state.damaged)
         unlock(&state, q2_fuzz_u8(&cursor) % PHRASES);
     q2_luks_key_wipe(&state.key);
     free(state.area);
 }
 
-const struct q2_harness q2_harness = {"keys", Q2_FUZZ_BYTES, 4 + MAX_STEPS, run};
+const struct q2_harness q2_harness = {"keys", Q2_FUZZ_BYTES, 4 + 4 * MAX_STEPS, run};

@@ -10,12 +10,31 @@
 #include "fuzz/fuzz.h"
 
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 enum { MAX_LENGTH = 4096 };
+
+/* The same file by its name. */
+static void
+read_by_name(int fd, enum q2_secret_format format, int rc, const struct q2_secret *secret)
+{
+    char path[64];
+    struct q2_secret again = {0};
+    struct q2_error err = {0};
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int other = q2_secret_read(path, format, &again, &err);
+    Q2_REQUIRE(other == rc && (rc < 0 || (again.length == secret->length &&
+                                          memcmp(again.bytes, secret->bytes, again.length) == 0)),
+               "%d by descriptor, %d by name", rc, other);
+    q2_secret_destroy(&again);
+    snprintf(path, sizeof path, "/proc/self/fd/%d/none", fd);
+    other = q2_secret_read(path, format, &again, &err);
+    Q2_REQUIRE(other == Q2_ERR_OPEN, "what is not there gives %d", other);
+}
 
 static int
 read_secret(const void *bytes, size_t length, enum q2_secret_format format,
@@ -27,6 +46,7 @@ read_secret(const void *bytes, size_t length, enum q2_secret_format format,
                "no file in memory");
     int rc = q2_secret_read_fd(fd, "secret", format, ret_secret, err);
     Q2_REQUIRE(rc == 0 || err->message[0], "refused without a word");
+    read_by_name(fd, format, rc, ret_secret);
     close(fd);
     return rc;
 }

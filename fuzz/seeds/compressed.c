@@ -11,7 +11,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-enum { LENGTH = 1024, RAW = 2, CUT = 4, FRESH = 7 << 3 };
+enum { LENGTH = 1024, RAW = 2, CUT = 4, FRESH = 7 << 3, ROOM = 1 << 6 };
 
 static void
 begin(struct q2_seed *seed, unsigned flags, unsigned start, unsigned damage)
@@ -38,6 +38,19 @@ make_clusters(struct q2_seed *seed)
                 q2_seed_bytes(seed, contents[i], strlen(contents[i]));
                 q2_seed_write(seed, "cluster-%zu-%u-%u", i, type, k);
             }
+}
+
+/* With less and less room. */
+static void
+make_rooms(struct q2_seed *seed)
+{
+    for (unsigned type = 0; type < 2; type++)
+        for (unsigned i = 0; i < 12; i++) {
+            begin(seed, type | ROOM, 37 * i, 0);
+            for (unsigned k = 0; k < 500; k++)
+                q2_seed_number(seed, 1, i < 6 ? k * k * k >> 7 : k * (k >> i % 6) % 251);
+            q2_seed_write(seed, "room-%u-%u", type, i);
+        }
 }
 
 static void
@@ -125,6 +138,7 @@ q2_make_seeds(void)
 {
     static struct q2_seed seed;
     make_clusters(&seed);
+    make_rooms(&seed);
     make_deflate(&seed);
     make_mixed(&seed);
     make_zstd(&seed);
