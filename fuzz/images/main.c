@@ -67,7 +67,7 @@ struct seed {
 /* Who says what fails. */
 const struct q2_harness q2_harness = {.name = "seeds-images"};
 
-static const char *const harnesses[] = {"check", "repair", "report", "salvage"};
+static const char *const harnesses[] = {"check", "repair", "report", "salvage", "writes"};
 
 static struct {
     const char *folder;
@@ -273,6 +273,11 @@ put_all(const char *name, const struct seed *seed)
     report.number |= special ? 0 : turn / REPORTS;
     report.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
     put("report", name, seed, &report);
+    const struct q2_fuzz_options writes = {.level = 7,
+                                           .flags = turn & 1,
+                                           .number = (uint16_t)(UINT32_C(0x9e37) * turn),
+                                           .chance = UINT32_C(0x9e3779b1) * turn};
+    put("writes", name, seed, &writes);
     for (uint8_t level = 0; special && level < LEVELS; level++) {
         Q2_AUTOFREE char *other = NULL;
         repair.level = level;
