@@ -33,6 +33,8 @@ for name in disk.qcow2 over.qcow2 snapshots.qcow2; do
     for options in compat=0.10 compat=1.1 refcount_bits=64 refcount_bits=8 lazy_refcounts=on \
         lazy_refcounts=off refcount_bits=16 compat=v2 \
         compat=v3,refcount_bits=32,lazy_refcounts=on size=30M; do
+        # What is below is nothing to refcounts, and QEMU takes seconds for each.
+        [[ $name != over.qcow2 || $options != refcount_bits=* ]] || continue
         both 0 amend -o $options $name
         same $name
         same_info $name

@@ -145,10 +145,18 @@ done
 # What QEMU left in use stays in use, and can only be removed.
 qemu-img create -q -f qcow2 d.qcow2 16M
 qemu-img bitmap --add d.qcow2 lost
-(sleep 30 | qemu-io d.qcow2 > /dev/null 2>&1) &
-sleep 1
+mkfifo commands
+qemu-io d.qcow2 < commands > prompt 2>&1 &
+peer=$!
+exec 8> commands
+until [[ -s prompt ]]; do
+    kill -0 "$peer" || fail "qemu-io does not begin"
+    sleep 0.05
+done
 cp d.qcow2 e.qcow2
-jobs -p | xargs -r kill 2> /dev/null || true
+kill -KILL "$peer"
+wait "$peer" 2> /dev/null || true
+peer=
 flags e.qcow2 lost | grep -q in-use || fail "QEMU does not mark bitmaps in use"
 "$img" io -c 'write 0 64k' e.qcow2 > /dev/null
 flags e.qcow2 lost | grep -q in-use || fail "in-use was lost"

@@ -303,7 +303,7 @@ test_damaged(const char *name, const char *path)
     return rc == 0;
 }
 
-/* Every third: fuzz/salvage has all of them, in memory. Huge ones have a benchmark. */
+/* Every fifth: fuzz/salvage has all of them, in memory. Huge ones have a benchmark. */
 Test(salvage_damage, cases)
 {
     char path[8192];
@@ -313,7 +313,7 @@ Test(salvage_damage, cases)
     for (int i = 0; i < count; i++) {
         const char *name = entries[i]->d_name;
         snprintf(path, sizeof path, "%s/%s/recipe", source_path("tests/cases"), name);
-        bool wanted = i % 3 == 0 && strncmp(name, "clean-", 6) != 0 && !strstr(name, "15t") &&
+        bool wanted = i % 5 == 0 && strncmp(name, "clean-", 6) != 0 && !strstr(name, "15t") &&
                       !strstr(name, "32m") && !strstr(name, "disk-of") && !strstr(name, "many") &&
                       !strstr(name, "65536") && access(path, F_OK) == 0;
         if (wanted)
@@ -323,7 +323,7 @@ Test(salvage_damage, cases)
         free(entries[i]);
     }
     free(entries);
-    cr_expect_geq(salvaged, 50, "%u", salvaged);
+    cr_expect_geq(salvaged, 30, "%u", salvaged);
 }
 
 /* ---- arbitrary bytes ---- */
@@ -347,11 +347,11 @@ Test(salvage_damage, survives_arbitrary_bytes)
         Q2_AUTOCLOSE struct q2_file *file = open_source();
         cr_assert_eq(q2_file_read_padded(file, 0, good, 1 << 20, NULL), 0);
     }
-    for (unsigned round = 0; round < 60; round++) {
+    for (unsigned round = 0; round < 30; round++) {
         size_t length = (size_t)(next_random(&random) % (1 << 20));
         memcpy(bytes, good, 1 << 20);
         /* From a few bytes of the tables to all of it. */
-        size_t hits = round < 40 ? 1 + round : length / 8;
+        size_t hits = round < 20 ? 1 + 2 * round : length / 8;
         for (size_t i = 0; i < hits && length > 8; i++) {
             size_t at =
                 (size_t)(next_random(&random) % (round % 2 ? length : q2_min(length, 65536)));
