@@ -69,7 +69,7 @@ make_file(const char *name, const uint8_t *bytes, size_t length)
 static void
 make_deep(void)
 {
-    char path[MOST_PATH], image[MOST_PATH], link_name[MOST_PATH + 8];
+    char path[MOST_PATH - 8], image[MOST_PATH], link_name[MOST_PATH];
     snprintf(path, sizeof path, "%s", q2_fuzz_scratch());
     snprintf(image, sizeof image, "%s/image", path);
     for (unsigned i = 0; i <= Q2_MAX_CHAIN; i++) {
