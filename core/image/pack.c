@@ -121,12 +121,16 @@ static int
 find_bytes(struct q2_image *image, uint64_t length, uint64_t *ret_offset, struct q2_error *err)
 {
     const struct q2_geometry *geometry = &image->geometry;
-    uint64_t *place = best_place(image, length), offset = place ? *place : 0, cluster, count;
-    int rc = place ? join(image, &offset, err) : 0;
-    if (rc == 0 && !offset) {
-        if (place)
+    uint64_t *place, offset = 0, cluster, count;
+    int rc = 0;
+    while (rc == 0 && !offset && (place = best_place(image, length)) != NULL) {
+        offset = *place;
+        rc = join(image, &offset, err);
+        if (!offset)
             *place = 0;
-        place = &image->pack_offsets[0];
+    }
+    if (rc == 0 && !offset) {
+        place = &image->pack_offsets[0]; /* too little room is left there: a cluster more */
         rc = extend(image, &offset, err);
     }
     if (rc == 0 && !offset) {
