@@ -159,7 +159,9 @@ allocate_inside(struct q2_scene *scene, uint64_t count, uint64_t *ret_first, str
         return rc;
     /* What was passed over for a single one is not free. */
     uint64_t found = 0, cluster = count == 1 ? q2_max(scene->inside, 1) : 1;
-    for (; cluster < scene->check->geometry.file_clusters && found < count; cluster++) {
+    /* Of one that the file cuts short, there is no rest where it cannot grow. */
+    uint64_t end = scene->check->geometry.file_size >> scene->check->geometry.cluster_bits;
+    for (; cluster < end && found < count; cluster++) {
         bool free = q2_scene_references(scene, cluster) == 0 && !is_taken(scene, cluster) &&
                     q2_refcount_of(&reader, cluster) == 0 && is_spare(scene, cluster, unsound);
         found = free ? found + 1 : 0;

@@ -89,13 +89,15 @@ Test(repair_scene, allocates_inside_what_cannot_grow)
     q2_scene_close(scene);
 }
 
-/* Neither what is referred to, counted or not, nor what is counted, referred to or not, is free. */
+/* Neither what is referred to, counted or not, nor what is counted, referred to or not, is free;
+ * and of what the file cuts short there is no rest. */
 Test(repair_scene, allocates_inside_only_what_is_free)
 {
     static const char *const full[] = {
         PLAIN,
         PLAIN "refcount[9] = 0\n",
         PLAIN "l2[4] = 0\n",
+        PLAIN "append 100 0x11\n",
     };
     for (size_t i = 0; i < sizeof full / sizeof full[0]; i++) {
         Q2_AUTOCLOSE struct q2_file *file = build_image(full[i]);
