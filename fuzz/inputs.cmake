@@ -49,7 +49,8 @@ foreach(name ${HARNESSES})
 endforeach()
 
 # Those of whole images all come from recipes.
-add_executable(seeds-images images/main.c images/options.c images/scale.c)
+file(GLOB SEED_SOURCES CONFIGURE_DEPENDS images/*.c)
+add_executable(seeds-images ${SEED_SOURCES})
 target_link_libraries(seeds-images PRIVATE q2_recipe q2_fuzz)
 file(GLOB SEED_RECIPES CONFIGURE_DEPENDS images/*.recipe ${PROJECT_SOURCE_DIR}/corpus/*/*.recipe
   ${PROJECT_SOURCE_DIR}/tests/cases/*/recipe)

@@ -206,6 +206,8 @@ run(const uint8_t *input, size_t length)
     length = q2_fuzz_split(input, length, &options);
     if (!is_small(input, length))
         return;
+    if (options.flags & STOPPED)
+        options.chance &= ~(uint32_t)Q2_FUZZ_HEALS; /* the second time, there is more to read */
     struct q2_file *whole = q2_fuzz_input(input, length, &options),
                    *file = q2_fuzz_medium(whole, &options);
     struct q2_file *untouched = q2_fuzz_input(input, length, &options);

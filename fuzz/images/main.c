@@ -2,7 +2,7 @@
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
 /* Makes the seeds: small images, few, that between them have all features and all problems, as far
- * as these are a matter of one file.
+ * as these are a matter of one file, and make a repair do all that it can do; or fails.
  *
  *     seeds-images FOLDER RECIPE...
  *
@@ -22,6 +22,7 @@
 #include "corpus/recipe/recipe.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/images/seeds.h"
+#include "fuzz/support/image.h"
 #include "fuzz/support/medium.h"
 
 #include <errno.h>
@@ -41,11 +42,11 @@ enum {
     SALVAGES = 32, /* choices of the harness salvage: its flags, all of them */
     REPORTS = 16,  /* choices of the harness report: its flags, all of them */
     LEVELS = 4,    /* of the harness repair */
+    GUESS = 2,     /* that of them which does most */
 };
 
-/* Flags of the harnesses check and repair. */
+/* Flags of the harness check. */
 enum { DEEP = 1 << 0, THREADS = 1 << 1, TIGHT = 1 << 2, OWNERS = 1 << 3 };
-enum { FIXED_SIZE = 1 << 1, DISCARD = 1 << 2 };
 
 /* What an image is like; `cluster_bits` makes no difference. */
 struct kind {
@@ -246,16 +247,83 @@ is_known(const struct kind *kind)
     return false;
 }
 
+/* Whether it was written for this. */
+static bool
+is_own(const char *name)
+{
+    return strncmp(name, "images-", 7) == 0;
+}
+
+/* A repair at some level, if it is `wanted`, or does what none does yet. */
+static void
+put_repair(const char *name, const struct seed *seed, const struct q2_fuzz_options *options,
+           bool wanted)
+{
+    Q2_AUTOCLOSE struct q2_file *file = q2_fuzz_medium(seed->file, options);
+    Q2_AUTOFREE char *whole = NULL;
+    if (asprintf(&whole, "%s-%u", name, options->level) < 0)
+        die(name, "no memory");
+    bool more = seed_actions_note(file, options);
+    if (wanted || more)
+        put("repair", whole, seed, options);
+}
+
+static void
+put_repairs(const char *name, const struct seed *seed, uint32_t turn)
+{
+    static const uint8_t flags[] = {0, 0, Q2_FUZZ_DEEP, Q2_FUZZ_FIXED_SIZE, 0, Q2_FUZZ_DISCARD, 0};
+    bool all = (seed_options_any(&seed->options) || is_own(name)) && seed->kind.damaged;
+    struct q2_fuzz_options repair = seed_options_fuzz(&seed->options);
+    repair.flags |= seed->options.deep ? Q2_FUZZ_DEEP : 0;
+    repair.flags |= flags[turn % sizeof flags];
+    repair.level = turn % LEVELS;
+    if (seed->kind.damaged || turn % LEVELS == 0)
+        put_repair(name, seed, &repair, true);
+    for (uint8_t level = 0; seed->kind.damaged && level < LEVELS; level++) {
+        repair.level = level;
+        if (level != turn % LEVELS && (all || level == GUESS))
+            put_repair(name, seed, &repair, all);
+    }
+}
+
+/* A choice for an image that stays its own, whatever others there are. */
+static uint32_t
+turn_of(const char *name)
+{
+    uint32_t turn = 1;
+    for (; *name; name++)
+        turn = (turn ^ (unsigned char)*name) * UINT32_C(0x01000193);
+    return turn >> 8;
+}
+
+/* Some steps, and a snapshot that is taken, left behind, gone back to and deleted. */
+static void
+put_writes(const char *name, const struct seed *seed, uint32_t turn)
+{
+    enum { SNAPSHOT = 7, WRITE = 0, GO_BACK = 9, DELETE = 8 };
+    struct q2_fuzz_options options = seed_options_fuzz(&seed->options);
+    Q2_AUTOFREE char *other = NULL;
+    if (asprintf(&other, "%s-snapshot", name) < 0)
+        die(name, "no memory");
+    options.level = 7;
+    options.flags |= turn & 1;
+    options.chance |= UINT32_C(0x9e3779b1) * turn >> 7;
+    options.number = (uint16_t)(UINT32_C(0x9e37) * turn);
+    put("writes", name, seed, &options);
+    options.number = SNAPSHOT | WRITE << 4 | GO_BACK << 8 | DELETE << 12;
+    put("writes", other, seed, &options);
+}
+
 /* For the harnesses, each image in another way. */
 static void
 put_all(const char *name, const struct seed *seed)
 {
     static const uint8_t checks[] = {DEEP, THREADS, OWNERS, DEEP | THREADS};
-    static const uint8_t repairs[] = {0, 0, DEEP, FIXED_SIZE, 0, DISCARD, 0};
     const struct q2_fuzz_options asked = seed_options_fuzz(&seed->options);
-    uint8_t turn = (uint8_t)made.count, deep = seed->options.deep ? DEEP : 0;
+    uint32_t turn = turn_of(name);
+    uint8_t deep = seed->options.deep ? DEEP : 0;
     bool special = seed_options_any(&seed->options);
-    struct q2_fuzz_options check = asked, repair = asked, report = asked, salvage = asked;
+    struct q2_fuzz_options check = asked, report = asked, salvage = asked;
     check.flags |= special ? deep | TIGHT : deep | checks[turn % sizeof checks];
     check.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
     put("check", name, seed, &check);
@@ -264,35 +332,20 @@ put_all(const char *name, const struct seed *seed)
     salvage.flags |= turn % SALVAGES;
     salvage.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
     put("salvage", name, seed, &salvage);
-    repair.flags |= deep | repairs[turn % sizeof repairs];
-    repair.level = turn % LEVELS;
-    if (seed->kind.damaged || turn % LEVELS == 0)
-        put("repair", name, seed, &repair);
+    put_repairs(name, seed, turn);
     report.flags |= turn % REPORTS;
     report.level = turn / REPORTS % LEVELS;
-    report.number |= special ? 0 : turn / REPORTS;
+    report.number |= (uint16_t)(special ? 0 : turn / REPORTS);
     report.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
     put("report", name, seed, &report);
-    const struct q2_fuzz_options writes = {.level = 7,
-                                           .flags = turn & 1,
-                                           .number = (uint16_t)(UINT32_C(0x9e37) * turn),
-                                           .chance = UINT32_C(0x9e3779b1) * turn};
-    put("writes", name, seed, &writes);
-    for (uint8_t level = 0; special && level < LEVELS; level++) {
-        Q2_AUTOFREE char *other = NULL;
-        repair.level = level;
-        if (asprintf(&other, "%s-%u", name, level) < 0)
-            die(name, "no memory");
-        if (level != turn % LEVELS)
-            put("repair", other, seed, &repair);
-    }
+    put_writes(name, seed, turn);
 }
 
 static void
 add(const char *name, const char *text, const struct seed_options *options)
 {
     struct seed seed = shrink(name, text, options);
-    bool own = strncmp(name, "images-", 7) == 0 || seed_options_any(options);
+    bool own = is_own(name) || seed_options_any(options);
     if (seed.file && (own || !is_known(&seed.kind)) && made.count < MOST_SEEDS) {
         put_all(name, &seed);
         made.kinds[made.count++] = seed.kind;
@@ -381,10 +434,15 @@ main(int argc, char **argv)
         add(name, text, &options);
     }
     printf("%zu seeds of %d recipes\n", made.count, argc - 2);
+    unsigned missing = seed_actions_missing();
     /* Those of other files are in seeds/chain.c. */
     for (int i = 0; i < Q2_PROBLEM_COUNT; i++)
         if (q2_catalogue((enum q2_problem)i)->pass != Q2_PASS_CHAIN &&
-            !(made.problems[i / 8] >> i % 8 & 1))
+            !(made.problems[i / 8] >> i % 8 & 1)) {
             printf("no seed has %s\n", q2_problem_id((enum q2_problem)i));
-    return 0;
+            missing++;
+        }
+    if (missing)
+        printf("which takes a small image: write a recipe in fuzz/images\n");
+    return missing ? 1 : 0;
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct q2_file;
 struct q2_fuzz_options;
 
 /* How a recipe is made small. */
@@ -45,5 +46,12 @@ struct q2_fuzz_options seed_options_fuzz(const struct seed_options *options);
 
 /* Whether there is anything but `deep`. */
 bool seed_options_any(const struct seed_options *options);
+
+/* Note what a repair of an image does, if there is anything that none has done yet; whether this
+ * one does. */
+bool seed_actions_note(struct q2_file *file, const struct q2_fuzz_options *options);
+
+/* How many actions no repair has done; says which. */
+unsigned seed_actions_missing(void);
 
 #endif

@@ -79,6 +79,20 @@ q2_fuzz_equal(struct q2_file *a, struct q2_file *b)
     return true;
 }
 
+struct q2_repair_options
+q2_fuzz_repair_options(const struct q2_fuzz_options *options)
+{
+    return (struct q2_repair_options){
+        .level = (enum q2_repair_level)((options->level + Q2_LEVEL_CERTAIN) % (Q2_LEVEL_GUESS + 1)),
+        .deep = options->flags & Q2_FUZZ_DEEP,
+        .fixed_size = options->flags & Q2_FUZZ_FIXED_SIZE,
+        .discard = options->flags & Q2_FUZZ_DISCARD,
+        .threads = 1,
+        .max_memory = Q2_FUZZ_MEMORY,
+        .now = Q2_FUZZ_NOW,
+    };
+}
+
 /* There is one file; an image that asks for another does not get it. */
 static int
 open_file(void *data, const char *name, unsigned flags, struct q2_file **ret_file,
