@@ -309,6 +309,9 @@ run(const uint8_t *input, size_t length)
                    "the cluster does not come back");
         used = whole;
     }
+    /* What is as the encoder left it has been decoded. */
+    if (!(flags & (RAW | CUT)) && damage == 0 && !fresh)
+        return;
     for (unsigned i = 0; i < damage; i++)
         source[(places[i] >> 8) % used] ^= (uint8_t)places[i];
     if (flags & CUT)

@@ -17,7 +17,7 @@ static void
 begin(struct q2_seed *seed, unsigned flags, unsigned start, unsigned damage)
 {
     q2_seed_number(seed, 1, flags);
-    q2_seed_number(seed, 1, 1);
+    q2_seed_number(seed, 1, flags & RAW ? 1 : 0); /* streams are of LENGTH bytes */
     q2_seed_number(seed, 2, start);
     q2_seed_number(seed, 1, damage);
     for (unsigned i = 0; i < damage; i++)
@@ -32,7 +32,8 @@ make_clusters(struct q2_seed *seed)
 {
     for (size_t i = 0; i < sizeof contents / sizeof contents[0]; i++)
         for (unsigned type = 0; type < 2; type++)
-            for (unsigned k = 0; k < 4; k++) {
+            /* To compare with fresh codecs takes ten times as long: few ask for it. */
+            for (unsigned k = 0; k < (i == 3 ? 4 : 3); k++) {
                 unsigned cut = k == 2 ? CUT : 0, fresh = k == 3 ? FRESH : 0;
                 begin(seed, type | cut | fresh, k * 100, k == 1 ? 3 : 0);
                 q2_seed_bytes(seed, contents[i], strlen(contents[i]));
@@ -118,7 +119,7 @@ make_zstd(struct q2_seed *seed)
                 ZSTD_CCtx *context = ZSTD_createCCtx();
                 ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, sized);
                 ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, sum);
-                begin(seed, 1 | RAW | (sum ? FRESH : 0), 0, 0);
+                begin(seed, 1 | RAW | (sum && frames > 1 ? FRESH : 0), 0, 0);
                 for (size_t i = 0; i < frames; i++) {
                     size_t part = LENGTH / frames;
                     size_t used = ZSTD_compress2(context, out, sizeof out, bytes + i * part, part);
