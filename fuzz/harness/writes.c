@@ -6,8 +6,8 @@
  * Of one that the checker has nothing against: the disk holds what was written, nothing fails
  * but what cannot be done, and the checker still finds nothing.
  *
- * The options at the end of the image: how many steps, whether freed space is given back, the first
- * four steps, and random bits for all else. */
+ * The options at the end of the image: how many steps, whether freed space is given back and the
+ * file is longer than the input, the first four steps, and random bits for all else. */
 
 #include "checker/check.h"
 #include "core/base/checked.h"
@@ -19,6 +19,7 @@
 #include "core/image/vmstate.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/support/image.h"
+#include "fuzz/support/medium.h"
 #include "tests/stress/stress.h"
 
 #include <string.h>
@@ -357,7 +358,7 @@ run(const uint8_t *input, size_t length)
     static struct work work;
     struct q2_fuzz_options options;
     length = q2_fuzz_split(input, length, &options);
-    work = (struct work){.file = q2_fuzz_file(input, length), .random = options.chance};
+    work = (struct work){.file = q2_fuzz_input(input, length, &options), .random = options.chance};
     work.flags = Q2_IMAGE_WRITE | (options.flags & GIVE_BACK ? Q2_IMAGE_DISCARD : 0);
     work.image = q2_fuzz_open(work.file, work.flags);
     if (work.image) {
