@@ -287,7 +287,7 @@ q2_orphans_examine(struct q2_orphans *orphans, struct q2_error *err)
     /* The bit is damaged, so the tables are not of the form that it says. */
     if (check->geometry.extended_l2 && check->geometry.cluster_bits < Q2_MIN_EXTENDED_CLUSTER_BITS)
         return 0;
-    look.sink = (struct q2_sink){.report = count_fault, .data = &look.faults};
+    look.sink = (struct q2_sink){.report = count_fault, .data = &look.faults, .wordless = true};
     void *buffer;
     int rc = q2_budget_calloc(&check->budget, check->geometry.cluster_size, 1,
                               "examining orphaned clusters", &buffer, err);

@@ -341,7 +341,8 @@ static int
 worker_init(struct worker *worker, struct q2_check *check, struct q2_error *err)
 {
     worker->check = check;
-    worker->count_odd = (struct q2_sink){.report = count_fault, .data = &worker->unit_odd};
+    worker->count_odd =
+        (struct q2_sink){.report = count_fault, .data = &worker->unit_odd, .wordless = true};
     q2_tally_cursor_init(&worker->cursor, check->tally);
     q2_slices_init(&worker->slices, check, SLICE_BYTES);
     return q2_window_init(&worker->window, check, err);

@@ -236,7 +236,7 @@ q2_table_plausible(struct q2_check *check, uint64_t offset)
     const struct q2_geometry *geometry = &check->geometry;
     uint8_t piece[PLAUSIBLE_BYTES];
     uint64_t faults = 0, allocated = 0;
-    struct q2_sink sink = {.report = count_fault, .data = &faults};
+    struct q2_sink sink = {.report = count_fault, .data = &faults, .wordless = true};
     for (uint64_t part = 0; part < geometry->cluster_size; part += sizeof piece) {
         if (q2_read_table(check, offset, part, piece, sizeof piece) < 0)
             return false;

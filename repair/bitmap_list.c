@@ -268,7 +268,7 @@ is_sound(const struct q2_bitmap_list *list, bool *ret_sound, struct q2_error *er
     struct q2_check *check = list->scene->check;
     struct q2_refcount_reader refcounts;
     unsigned faults = 0;
-    const struct q2_sink sink = {.report = count_fault, .data = &faults};
+    const struct q2_sink sink = {.report = count_fault, .data = &faults, .wordless = true};
     *ret_sound = false;
     if (!(check->usable & Q2_USABLE_REFCOUNTS))
         return 0;

@@ -34,11 +34,13 @@ static void
 look_at_piece(const struct q2_geometry *geometry, const uint8_t *piece, uint64_t length,
               struct form *form)
 {
-    const struct q2_sink l1_sink = {.report = count_fault, .data = &form->l1_faults};
+    const struct q2_sink l1_sink = {.report = count_fault,
+                                    .data = &form->l1_faults,
+                                    .wordless = true};
     for (uint64_t i = 0; i < length / geometry->l2_entry_size; i++) {
         struct q2_l2_entry entry = q2_l2_load(geometry, piece, i);
         uint64_t faults = 0;
-        const struct q2_sink sink = {.report = count_fault, .data = &faults};
+        const struct q2_sink sink = {.report = count_fault, .data = &faults, .wordless = true};
         if (entry.raw == 0 && entry.bitmap == 0)
             continue;
         q2_l2_entry_validate(geometry, &entry, 0,
@@ -116,7 +118,7 @@ gather_entry(struct gathering *gathering, const struct q2_l2_entry *entry, uint6
     const struct q2_geometry *geometry = &gathering->carving->slots->scene->check->geometry;
     struct q2_table_facts *facts = gathering->facts;
     uint64_t first, count, faults = 0;
-    const struct q2_sink sink = {.report = count_fault, .data = &faults};
+    const struct q2_sink sink = {.report = count_fault, .data = &faults, .wordless = true};
     if (geometry->data_file && q2_l2_kind(geometry, entry->raw) == Q2_CLUSTER_STANDARD &&
         facts->data_slot == Q2_NO_SLOT)
         facts->data_slot = q2_entry_offset(entry->raw) / q2_l2_reach(geometry);

@@ -55,7 +55,7 @@ luks_faults(const uint8_t *bytes, uint64_t length)
     struct q2_luks_header header;
     uint64_t faults = 0;
     struct q2_error ignored;
-    const struct q2_sink sink = {count_fault, &faults};
+    const struct q2_sink sink = {.report = count_fault, .data = &faults, .wordless = true};
     if (q2_luks_decode(bytes, Q2_LUKS_HEADER_LENGTH, &header, &ignored) < 0)
         return UINT64_MAX;
     uint64_t payload = (uint64_t)header.payload << Q2_LUKS_SECTOR_BITS;

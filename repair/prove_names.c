@@ -84,7 +84,7 @@ looks_like_table(const struct q2_proof *proof, const uint8_t *bytes)
     for (uint64_t i = 0; i < geometry->l2_entries; i++) {
         struct q2_l2_entry entry = q2_l2_load(geometry, bytes, i);
         unsigned faults = 0;
-        const struct q2_sink sink = {.report = count_fault, .data = &faults};
+        const struct q2_sink sink = {.report = count_fault, .data = &faults, .wordless = true};
         if (!entry.raw && !entry.bitmap)
             continue;
         /* Where the guest cluster is does not matter, except to a data file. */

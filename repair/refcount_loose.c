@@ -128,7 +128,7 @@ look_at(struct probe *probe, uint64_t length, bool as_l1)
 {
     const struct q2_geometry *geometry = probe->rebuild->geometry;
     uint64_t violations = 0, step = as_l1 ? 8 : geometry->l2_entry_size;
-    const struct q2_sink sink = {.report = count_fault, .data = &violations};
+    const struct q2_sink sink = {.report = count_fault, .data = &violations, .wordless = true};
     probe->mapped = probe->faults = probe->lost = probe->copied = probe->known = 0;
     for (uint64_t at = 0; at < length; at += step) {
         struct q2_l2_entry entry = {.raw = q2_load_be64(probe->bytes + at)};

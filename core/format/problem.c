@@ -46,7 +46,7 @@ begin(struct q2_violation *violation, enum q2_problem problem, uint64_t offset, 
 static void
 report(const struct q2_sink *sink, struct q2_violation *violation, const char *format, va_list args)
 {
-    if (format)
+    if (format && !sink->wordless)
         vsnprintf(violation->detail, sizeof violation->detail, format, args);
     sink->report(sink->data, violation);
 }

@@ -46,6 +46,7 @@ struct q2_violation {
 struct q2_sink {
     void (*report)(void *data, const struct q2_violation *violation);
     void *data;
+    bool wordless; /* `report` does not look at the detail, which is left empty then */
 };
 
 /* Report; `format` makes the detail, NULL for none. Bytes of the file that are not printable ASCII

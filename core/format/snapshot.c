@@ -178,7 +178,8 @@ q2_snapshot_plausible(const struct q2_geometry *geometry, const uint8_t *bytes, 
         return false;
 
     unsigned broken = 0;
-    q2_snapshot_validate(geometry, &snapshot, 0, &(struct q2_sink){count, &broken});
+    q2_snapshot_validate(geometry, &snapshot, 0,
+                         &(struct q2_sink){.report = count, .data = &broken, .wordless = true});
     if (broken)
         return false;
     const uint8_t *text = bytes + Q2_SNAPSHOT_FIXED_LENGTH + snapshot.extra_length;

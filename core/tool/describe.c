@@ -32,7 +32,7 @@ static int
 read_luks(struct q2_image *image, struct q2_luks_header *ret_luks, struct q2_error *err)
 {
     const struct q2_header *header = q2_image_header(image);
-    const struct q2_sink sink = {ignore_violation, NULL};
+    const struct q2_sink sink = {.report = ignore_violation};
     size_t length = q2_image_geometry(image)->cluster_size;
     uint8_t bytes[Q2_LUKS_HEADER_LENGTH];
     struct q2_extensions extensions;

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { CACHE = 4 << 10 }; /* bytes: the image is small, and a larger one takes longer to make */
+
 /* ---- measures ---- */
 
 void
@@ -81,7 +83,7 @@ void
 q2_fuzz_rules_init(struct q2_fuzz_rules *rules)
 {
     memset(rules, 0, sizeof *rules);
-    rules->sink = (struct q2_sink){report, rules};
+    rules->sink = (struct q2_sink){.report = report, .data = rules};
 }
 
 /* Messages of strict reading begin with "NAME: PROBLEM at offset". */
@@ -171,8 +173,8 @@ q2_fuzz_minimal_open(struct q2_file *file, unsigned flags, struct q2_image **ret
     const struct q2_image_options options = {
         .flags = flags | Q2_IMAGE_NO_BACKING | Q2_IMAGE_NO_CRYPTO | Q2_IMAGE_NO_DATA_FILE,
         .format = Q2_DISK_QCOW2,
-        .l2_cache_bytes = 64 << 10,
-        .refcount_cache_bytes = 64 << 10,
+        .l2_cache_bytes = CACHE,
+        .refcount_cache_bytes = CACHE,
     };
     *ret_image = NULL;
     int rc = q2_image_open_file(file, &options, ret_image, err);

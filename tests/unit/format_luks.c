@@ -35,7 +35,7 @@ static struct record
 validate(const struct q2_luks_header *header, uint64_t length)
 {
     struct record record = {0};
-    struct q2_sink sink = {remember, &record};
+    struct q2_sink sink = {.report = remember, .data = &record};
     q2_luks_validate(header, HOST_OFFSET, length, &sink);
     return record;
 }

@@ -126,7 +126,7 @@ test_header(const char *name, const char *text)
 {
     enum { AREA = 4096 };
     Q2_AUTOCLOSE struct q2_file *file = build(name, text, &(struct q2_recipe_target){0});
-    const struct q2_sink sink = {report, (void *)(uintptr_t)name};
+    const struct q2_sink sink = {.report = report, .data = (void *)(uintptr_t)name};
     struct q2_header header;
     struct q2_extensions extensions;
     uint8_t bytes[AREA];
