@@ -23,7 +23,7 @@ struct scan {
     struct q2_scene *scene;
     struct q2_sightings *out;
     uint64_t file_size;
-    uint8_t *buffer; /* PIECE bytes */
+    uint8_t *buffer; /* PIECE bytes, or the file and what its last sector lacks */
 };
 
 /* ---- tables ---- */
@@ -252,12 +252,13 @@ q2_header_scan(struct q2_scene *scene, struct q2_sightings *ret_sightings, struc
     int rc = q2_file_size(scene->file, &scan.file_size, err);
     if (rc < 0)
         return rc;
-    rc = q2_budget_calloc(&scene->budget, PIECE, 1, "a piece of the file", &memory, err);
+    uint64_t most = q2_min(PIECE, scan.file_size + Q2_SCAN_SECTOR);
+    rc = q2_budget_calloc(&scene->budget, most, 1, "a piece of the file", &memory, err);
     if (rc < 0)
         return rc;
     scan.buffer = memory;
     rc = pass(&scan, err);
-    q2_budget_free(&scene->budget, memory, PIECE, 1);
+    q2_budget_free(&scene->budget, memory, most, 1);
     if (rc < 0)
         q2_sightings_destroy(&out);
     else

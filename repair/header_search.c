@@ -53,17 +53,16 @@ q2_search_offer(struct q2_search *search, const struct q2_candidate *candidate)
     struct q2_candidate found = *candidate;
     if (same(&found, &search->base))
         return;
-    for (unsigned i = 0; i < search->count; i++)
-        if (same(&found, &search->kept[i]))
-            return;
     found.tried = false;
     if (clears_named_feature(search, &found))
         return;
-    find_difference(search, &found);
     q2_trial_glance(search->trial, &found, search->base.bad);
-    search->offered++;
     if (!q2_candidate_better(&found, &search->base))
         return;
+    for (unsigned i = 0; i < search->count; i++)
+        if (same(&found, &search->kept[i]))
+            return;
+    find_difference(search, &found);
     unsigned at = search->count;
     while (at > 0 && q2_candidate_better(&found, &search->kept[at - 1]))
         at--;

@@ -17,7 +17,6 @@ struct q2_search {
     struct q2_candidate base;                 /* what it is now */
     struct q2_candidate kept[Q2_SEARCH_KEPT]; /* best first */
     unsigned count;
-    uint64_t offered;
 };
 
 /* `base`: what to be better than. */

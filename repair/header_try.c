@@ -5,7 +5,6 @@
 
 #include "core/base/checked.h"
 #include "core/base/cleanup.h"
-#include "core/codec/codec.h"
 #include "core/format/entry.h"
 #include "core/format/extension.h"
 #include "core/format/refcount.h"
@@ -18,7 +17,6 @@
 enum {
     MAX_AREA = 1 << Q2_MAX_CLUSTER_BITS,
     SECTOR = 512,    /* bytes */
-    GLANCE = 4096,   /* bytes of a table that a glance looks at */
     LOOK_TABLES = 6, /* L2 tables, and refcount blocks */
     LOOK_COMPRESSED = 3,
     LOOK_CLUSTERS = 32,
@@ -67,6 +65,8 @@ q2_trial_destroy(struct q2_trial *trial)
     if (trial->area)
         q2_budget_free(&trial->scene->budget, trial->area, trial->capacity, 1);
     trial->area = NULL;
+    for (unsigned i = 0; i < Q2_TRIAL_DECODERS; i++)
+        q2_decoder_free(trial->decoders[i]);
 }
 
 void
@@ -85,14 +85,13 @@ struct glance {
     struct q2_geometry geometry;
     struct q2_extensions extensions;
     unsigned usable;
-    uint64_t faults;      /* of the rule at hand */
-    uint64_t block_first; /* cluster whose refcount is the first in `block` */
-    bool has_block;
+    uint64_t faults;        /* of the rule at hand */
+    uint64_t block_first;   /* cluster whose refcount is the first in `block` */
+    bool has_block;         /* what was read of it is in the trial */
     unsigned decoded;       /* compressed clusters */
     bool has_vm_state;      /* in one of them */
     uint64_t snapshot_size; /* of the disk in the last of them, bytes; 0: unknown */
     uint64_t most;          /* contradictions that matter */
-    uint8_t block[GLANCE];  /* with `has_block`; the last member, which is not cleared */
 };
 
 static void
@@ -135,9 +134,8 @@ judge(struct glance *g, bool good, uint64_t weight)
 static bool
 read_part(const struct glance *g, uint64_t offset, uint8_t *buffer, size_t length)
 {
-    struct q2_error ignored;
     return q2_range_inside(offset, 1, g->trial->file_size) &&
-           q2_file_read_padded(g->trial->scene->file, offset, buffer, length, &ignored) == 0;
+           q2_file_read_padded(g->trial->scene->file, offset, buffer, length, NULL) == 0;
 }
 
 /* The refcount of a cluster against what it should be, where the part of the block that was read
@@ -146,13 +144,13 @@ static void
 judge_refcount(struct glance *g, uint64_t offset, uint64_t expected, uint64_t weight)
 {
     uint64_t cluster = offset >> g->geometry.cluster_bits;
-    uint64_t count = (uint64_t)GLANCE * 8 >> g->geometry.refcount_order;
+    uint64_t count = (uint64_t)Q2_TRIAL_PART * 8 >> g->geometry.refcount_order;
     if (!g->has_block || cluster < g->block_first || cluster - g->block_first >= count)
         return;
     uint64_t index = cluster - g->block_first;
     if (index >> g->geometry.refcount_block_bits)
         return;
-    uint64_t got = q2_refcount_get(g->block, g->geometry.refcount_order, index);
+    uint64_t got = q2_refcount_get(g->trial->block, g->geometry.refcount_order, index);
     judge(g, expected ? got == expected : got != 0, weight);
 }
 
@@ -162,7 +160,7 @@ static void
 glance_at_table_end(struct glance *g)
 {
     uint8_t part[512];
-    const struct q2_sink sink = {count_fault, &g->faults};
+    const struct q2_sink sink = {.report = count_fault, .data = &g->faults, .wordless = true};
     uint64_t count = q2_min(g->header.refcount_table_clusters, LOOK_CLUSTERS);
     for (uint64_t i = 1; i < count; i++) {
         uint64_t at = g->header.refcount_table_offset + (i << g->header.cluster_bits);
@@ -182,10 +180,10 @@ glance_at_table_end(struct glance *g)
 static void
 glance_at_refcounts(struct glance *g)
 {
-    uint8_t table[GLANCE];
+    uint8_t *table = g->trial->part;
     uint64_t bytes = (uint64_t)g->header.refcount_table_clusters << g->header.cluster_bits;
-    size_t length = (size_t)q2_min(bytes, sizeof table);
-    const struct q2_sink sink = {count_fault, &g->faults};
+    size_t length = (size_t)q2_min(bytes, Q2_TRIAL_PART);
+    const struct q2_sink sink = {.report = count_fault, .data = &g->faults, .wordless = true};
     if (!read_part(g, g->header.refcount_table_offset, table, length))
         return;
     for (size_t i = 0; i < length; i += 8) {
@@ -194,10 +192,10 @@ glance_at_refcounts(struct glance *g)
             judge(g, q2_refcount_entry_validate(&g->geometry, raw, 0, &sink), 1);
     }
     uint64_t first = q2_load_be64(table) & ~Q2_REFCOUNT_TABLE_RESERVED;
-    memset(g->block, 0, sizeof g->block);
-    g->has_block =
-        first && (first & (g->geometry.cluster_size - 1)) == 0 &&
-        read_part(g, first, g->block, (size_t)q2_min(sizeof g->block, g->geometry.cluster_size));
+    memset(g->trial->block, 0, Q2_TRIAL_PART);
+    g->has_block = first && (first & (g->geometry.cluster_size - 1)) == 0 &&
+                   read_part(g, first, g->trial->block,
+                             (size_t)q2_min(Q2_TRIAL_PART, g->geometry.cluster_size));
     /* The table covers the start of the file, where there is always something. */
     judge(g, g->has_block, 4);
     judge_refcount(g, 0, 1, 4);
@@ -212,29 +210,29 @@ glance_at_compressed(struct glance *g, uint64_t raw)
 {
     struct q2_compressed_range range = q2_compressed_decode(&g->geometry, raw);
     size_t size = (size_t)g->geometry.cluster_size, used;
-    struct q2_decoder *decoder = NULL;
-    struct q2_error ignored;
+    enum q2_compression type = g->header.compression_type;
     Q2_AUTOFREE uint8_t *packed = malloc((size_t)range.length);
     Q2_AUTOFREE uint8_t *plain = malloc(size);
     if (g->decoded >= LOOK_COMPRESSED || !packed || !plain ||
         !read_part(g, range.offset, packed, (size_t)range.length))
         return;
     g->decoded++;
-    if (q2_decoder_new(g->header.compression_type, &decoder, &ignored) < 0)
+    if (type > Q2_COMPRESSION_ZSTD)
         return;
-    judge(g,
-          q2_decoder_run(decoder, packed, (size_t)range.length, plain, size, &used, &ignored) == 0,
+    struct q2_decoder **decoder = &g->trial->decoders[type];
+    if (!*decoder && q2_decoder_new(type, decoder, NULL) < 0)
+        return;
+    judge(g, q2_decoder_run(*decoder, packed, (size_t)range.length, plain, size, &used, NULL) == 0,
           8);
-    q2_decoder_free(decoder);
 }
 
 /* Entries of an L2 table, and whether those with the COPIED flag are counted once. */
 static void
 glance_at_l2(struct glance *g, uint64_t offset)
 {
-    uint8_t table[GLANCE];
-    size_t length = (size_t)q2_min(sizeof table, g->geometry.cluster_size);
-    const struct q2_sink sink = {count_fault, &g->faults};
+    uint8_t *table = g->trial->part;
+    size_t length = (size_t)q2_min(Q2_TRIAL_PART, g->geometry.cluster_size);
+    const struct q2_sink sink = {.report = count_fault, .data = &g->faults, .wordless = true};
     uint64_t good = 0, bad = 0;
     if (!read_part(g, offset, table, length))
         return;
@@ -258,9 +256,9 @@ glance_at_l2(struct glance *g, uint64_t offset)
 static void
 glance_at_l1(struct glance *g)
 {
-    uint8_t table[GLANCE];
-    size_t length = (size_t)q2_min((uint64_t)g->header.l1_size * 8, sizeof table);
-    const struct q2_sink sink = {count_fault, &g->faults};
+    uint8_t *table = g->trial->l1;
+    size_t length = (size_t)q2_min((uint64_t)g->header.l1_size * 8, Q2_TRIAL_PART);
+    const struct q2_sink sink = {.report = count_fault, .data = &g->faults, .wordless = true};
     uint64_t needed = q2_l1_entries_for(&g->geometry, g->header.size);
     unsigned looked = 0;
     if (length == 0 || !read_part(g, g->header.l1_table_offset, table, length))
@@ -287,13 +285,13 @@ glance_at_l1(struct glance *g)
 static void
 glance_at_snapshots(struct glance *g)
 {
-    uint8_t entry[GLANCE];
+    uint8_t *entry = g->trial->part;
     uint64_t at = g->header.snapshots_offset, count = 0;
     uint64_t expected = g->header.nb_snapshots;
     if (at == 0)
         return;
-    while (count <= q2_min(expected, MAX_ENTRIES) && read_part(g, at, entry, sizeof entry) &&
-           q2_snapshot_plausible(&g->geometry, entry, sizeof entry, at)) {
+    while (count <= q2_min(expected, MAX_ENTRIES) && read_part(g, at, entry, Q2_TRIAL_PART) &&
+           q2_snapshot_plausible(&g->geometry, entry, Q2_TRIAL_PART, at)) {
         struct q2_snapshot snapshot;
         q2_snapshot_decode(&g->geometry, entry, at, &snapshot);
         g->has_vm_state |= snapshot.vm_state_size > 0;
@@ -371,7 +369,7 @@ static void
 look(struct glance *g)
 {
     uint64_t broken = 0;
-    const struct q2_sink rules = {count_rule, &broken};
+    const struct q2_sink rules = {.report = count_rule, .data = &broken, .wordless = true};
     struct q2_trial *trial = g->trial;
     q2_header_decode(trial->area, (size_t)trial->length, &g->header);
     if (g->header.magic != Q2_MAGIC)
@@ -407,11 +405,7 @@ void
 q2_trial_glance(struct q2_trial *trial, struct q2_candidate *candidate, uint64_t most)
 {
     uint8_t saved[Q2_HEADER_KNOWN_LENGTH], marker[Q2_EXTENSION_HEADER_LENGTH];
-    struct glance g;
-    memset(&g, 0, offsetof(struct glance, block));
-    g.trial = trial;
-    g.candidate = candidate;
-    g.most = most;
+    struct glance g = {.trial = trial, .candidate = candidate, .most = most};
     bool flip = candidate->flip_mask && candidate->flip_at < trial->length;
     candidate->bad = candidate->good = 0;
     memcpy(saved, trial->area, sizeof saved);

@@ -9,6 +9,7 @@
 #ifndef Q2_REPAIR_HEADER_TRY_H
 #define Q2_REPAIR_HEADER_TRY_H
 
+#include "core/codec/codec.h"
 #include "core/format/header.h"
 #include "repair/scene.h"
 
@@ -30,7 +31,7 @@ struct q2_candidate {
     uint64_t header_faults; /* of those, in the header and its extensions */
 };
 
-enum { Q2_TRIAL_VERDICTS = 32 };
+enum { Q2_TRIAL_VERDICTS = 32, Q2_TRIAL_PART = 4096, Q2_TRIAL_DECODERS = Q2_COMPRESSION_ZSTD + 1 };
 
 struct q2_trial {
     struct q2_scene *scene;
@@ -38,6 +39,10 @@ struct q2_trial {
     uint64_t length;
     uint64_t capacity;
     uint64_t file_size;
+    /* What a glance reads at once of a refcount block, of an L1 table, and of what else there is.
+     */
+    uint8_t block[Q2_TRIAL_PART], l1[Q2_TRIAL_PART], part[Q2_TRIAL_PART];
+    struct q2_decoder *decoders[Q2_TRIAL_DECODERS]; /* made when first needed */
     struct q2_candidate verdict[Q2_TRIAL_VERDICTS]; /* the last that were checked */
     unsigned verdicts;                              /* all that were */
 };

@@ -16,14 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUFFER_LENGTH = 1 << 20 };
+enum { BUFFER_LENGTH = 64 << 10 };
 
 struct writer {
     struct q2_file *journal, *image;
     uint64_t at; /* of the first byte in the buffer, in the journal */
     uint8_t *buffer;
     size_t filled;
-    uint8_t *before; /* Q2_JOURNAL_LENGTH_MAX bytes of the image */
+    uint8_t *before; /* as much of the image as one record can have */
     uint64_t size_before, size_after;
     uint64_t records, bytes;
     struct q2_journal_hash hash;
@@ -250,16 +250,18 @@ q2_journal_write(struct q2_file *journal, struct q2_file *image, struct q2_file 
 {
     struct q2_error local = {0};
     Q2_AUTOFREE uint8_t *buffer = malloc(BUFFER_LENGTH);
-    Q2_AUTOFREE uint8_t *before = malloc(Q2_JOURNAL_LENGTH_MAX);
-    if (!buffer || !before)
-        return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory to write the undo journal",
-                            journal->name);
+    Q2_AUTOFREE uint8_t *before = NULL;
     struct writer writer = {.journal = journal,
                             .image = image,
                             .buffer = buffer,
-                            .before = before,
                             .err = err ? err : &local};
     int rc = begin(&writer, overlay);
+    if (rc == 0)
+        writer.before = before =
+            malloc((size_t)q2_min(writer.size_before, Q2_JOURNAL_LENGTH_MAX) + 1);
+    if (rc == 0 && (!buffer || !before))
+        rc = q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory to write the undo journal",
+                          journal->name);
     if (rc == 0)
         rc = put_header(&writer, now);
     if (rc == 0)

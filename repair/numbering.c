@@ -112,6 +112,15 @@ gather(struct learning *learning)
             add_table(learning, q2_entry_offset(map->raw[s]), NULL, s);
 }
 
+/* As many samples as `gather` can take. */
+static uint64_t
+most_samples(const struct q2_carving *carving)
+{
+    uint64_t tables = carving->count + carving->slots->maps[0].sound;
+    uint64_t samples = q2_min(SAMPLES, carving->slots->scene->check->geometry.l2_entries);
+    return q2_min(tables, MAX_TABLES) * samples;
+}
+
 /* ---- how it counts ---- */
 
 static uint32_t
@@ -135,9 +144,10 @@ learn_step(const struct learning *learning, struct field *field)
             for (uint64_t j = i + 1; j < end; j++) {
                 uint32_t gap = samples[j].index - samples[i].index;
                 uint32_t more = value_of(&samples[j], field) - value;
-                uint32_t step = more / gap;
-                if (step && more % gap == 0 && (step & (step - 1)) == 0 && step < 1U << 30)
-                    pairs[__builtin_ctz(step)]++;
+                /* A power of two times the gap; without a division, as there are millions. */
+                int power = more ? __builtin_ctz(more) - __builtin_ctz(gap) : -1;
+                if (power >= 0 && power < 30 && (uint64_t)gap << power == more)
+                    pairs[power]++;
             }
         }
     }
@@ -306,7 +316,7 @@ q2_number_tables(struct q2_carving *carving, struct q2_error *err)
     struct learning *learning = calloc(1, sizeof *learning);
     if (!learning)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for what the data says");
-    *learning = (struct learning){.carving = carving, .capacity = MAX_TABLES * SAMPLES};
+    *learning = (struct learning){.carving = carving, .capacity = most_samples(carving)};
     int rc = q2_budget_calloc(budget, learning->capacity, sizeof *learning->samples,
                               "what the data says", &samples, err);
     if (rc == 0)

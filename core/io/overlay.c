@@ -280,25 +280,26 @@ next_edit(const struct overlay_file *overlay, uint64_t offset, struct q2_edit *r
 
 /* Whether an edit goes on with the next one: they touch, are of one kind, and fit the buffer. */
 static bool
-merges(const struct q2_edit *edit, const struct q2_edit *next)
+merges(const struct q2_edit *edit, const struct q2_edit *next, size_t capacity)
 {
     return next->offset == edit->offset + edit->length && !next->bytes == !edit->bytes &&
-           (!edit->bytes || edit->length < Q2_EDIT_LENGTH_MAX);
+           (!edit->bytes || edit->length < capacity);
 }
 
 /* Find the first run at or after `offset`, merged as far as can be, with its bytes in `buffer`. */
 static bool
-gather(struct overlay_file *overlay, uint64_t offset, uint8_t *buffer, struct q2_edit *ret_edit)
+gather(struct overlay_file *overlay, uint64_t offset, uint8_t *buffer, size_t capacity,
+       struct q2_edit *ret_edit)
 {
     struct q2_edit next, edit = {0};
     pthread_rwlock_rdlock(&overlay->lock);
     bool any = next_edit(overlay, offset, &next);
     if (any)
         edit = (struct q2_edit){.offset = next.offset, .bytes = next.bytes ? buffer : NULL};
-    while (any && merges(&edit, &next)) {
+    while (any && merges(&edit, &next, capacity)) {
         uint64_t length = next.length;
         if (next.bytes) {
-            length = q2_min(length, Q2_EDIT_LENGTH_MAX - edit.length);
+            length = q2_min(length, capacity - edit.length);
             memcpy(buffer + edit.length, next.bytes, (size_t)length);
         }
         edit.length += length;
@@ -314,12 +315,15 @@ q2_overlay_visit(struct q2_file *file, int (*visit)(const struct q2_edit *edit, 
                  void *data)
 {
     struct overlay_file *overlay = overlay_of(file);
-    Q2_AUTOFREE uint8_t *buffer = malloc(Q2_EDIT_LENGTH_MAX);
+    pthread_rwlock_rdlock(&overlay->lock);
+    size_t capacity = (size_t)q2_max(q2_min(overlay->size, Q2_EDIT_LENGTH_MAX), 1);
+    pthread_rwlock_unlock(&overlay->lock);
+    Q2_AUTOFREE uint8_t *buffer = malloc(capacity);
     if (!buffer)
         return Q2_ERR_NOMEM;
     struct q2_edit edit;
     int rc = 0;
-    for (uint64_t offset = 0; rc >= 0 && gather(overlay, offset, buffer, &edit);
+    for (uint64_t offset = 0; rc >= 0 && gather(overlay, offset, buffer, capacity, &edit);
          offset = edit.offset + edit.length)
         rc = visit(&edit, data);
     return rc < 0 ? rc : 0;
