@@ -13,7 +13,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum {
     MIN_SLICES = 8,
@@ -36,7 +35,6 @@ struct q2_cache {
     int32_t *chains; /* chain_mask + 1 heads */
     uint64_t chain_mask;
     uint8_t *arena;
-    size_t arena_bytes;
     int32_t free_slices;
     int32_t hand;
     int32_t latest; /* the slice that was asked for last: often the next one too */
@@ -79,12 +77,8 @@ prepare(struct q2_cache *cache, struct q2_error *err)
     cache->chain_mask = 15;
     while (cache->chain_mask < (uint64_t)cache->most)
         cache->chain_mask = cache->chain_mask * 2 + 1;
-    if (!cache->arena) {
-        cache->arena_bytes = (size_t)cache->most << cache->slice_bits;
-        void *arena = mmap(NULL, cache->arena_bytes, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        cache->arena = arena == MAP_FAILED ? NULL : arena;
-    }
+    if (!cache->arena)
+        cache->arena = malloc((size_t)cache->most << cache->slice_bits);
     if (!cache->slices)
         cache->slices = malloc((size_t)cache->most * sizeof *cache->slices);
     if (!cache->chains)
@@ -101,8 +95,7 @@ q2_cache_free(struct q2_cache *cache)
 {
     if (!cache)
         return;
-    if (cache->arena)
-        munmap(cache->arena, cache->arena_bytes);
+    free(cache->arena);
     free(cache->slices);
     free(cache->chains);
     free(cache);
