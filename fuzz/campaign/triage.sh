@@ -11,7 +11,7 @@
 fails()
 {
     local status=0 hang=0
-    ASAN_OPTIONS=$ASAN_OPTIONS:hard_rss_limit_mb=$memory_limit \
+    ASAN_OPTIONS=$ASAN_OPTIONS:hard_rss_limit_mb=$memory_limit:malloc_context_size=30 \
         timeout -s ABRT -k 5 "$time_limit" "$(program_of fuzz-replay "$1")" "$2" > "$3" 2>&1 || status=$?
     ((status != 0)) || return 1
     ((status != 124)) || hang=1
