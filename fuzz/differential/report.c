@@ -67,6 +67,19 @@ print_check(const struct q2_check *check)
         printf("snapshot %s\n", q2_check_snapshot(check, i)->id);
 }
 
+/* Only reading finds streams that cannot be decoded. */
+static int
+print_streams(struct q2_file *file, struct q2_error *err)
+{
+    const struct q2_check_options options = {.threads = 1, .deep = true};
+    struct q2_check *check = NULL;
+    int rc = q2_check_run(file, &options, &check, err);
+    if (rc == 0 && q2_check_problem_count(check, Q2_PROBLEM_COMPRESSED_BROKEN).count > 0)
+        printf("trait +broken-stream\n");
+    q2_check_free(check);
+    return rc;
+}
+
 int
 own_report(const char *image)
 {
@@ -77,7 +90,10 @@ own_report(const char *image)
     int rc = q2_file_open(image, Q2_OPEN_FORCE_SHARE, &file, &err);
     if (rc == 0)
         rc = q2_check_run(file, &options, &result, &err);
+    if (rc == 0)
+        rc = print_streams(file, &err);
     if (rc < 0) {
+        q2_check_free(result);
         fprintf(stderr, "%s\n", err.message);
         return rc == Q2_ERR_NOT_QCOW2 ? Q2_EXIT_NOT_SUPPORTED : Q2_EXIT_INCOMPLETE;
     }
