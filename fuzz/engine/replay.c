@@ -21,7 +21,8 @@ static const char usage[] =
     "Run each input, those in folders in the order of their names.\n\n"
     "  --runs N    then N inputs that are made by changing these (0)\n"
     "  --seed N    another choice of changes (1)\n"
-    "  --rate      then run them again and again for some seconds, and say how many in one\n"
+    "  --rate      then run them again and again for some seconds, and say how many in one,\n"
+    "              of the time of a processor\n"
     "  --keep FILE leave each input in FILE before it is run, for after a crash\n"
     "  --verbose   name each file before it is run\n";
 
