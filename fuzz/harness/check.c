@@ -18,13 +18,24 @@
 
 enum { DEEP = 1 << 0, THREADS = 1 << 1, TIGHT = 1 << 2, OWNERS = 1 << 3 }; /* of the flags */
 
+static void
+look_at_progress(void *data, const struct q2_progress *progress)
+{
+    (void)data;
+    Q2_REQUIRE(progress->phase && progress->phase[0], "progress of nothing");
+    Q2_REQUIRE(progress->total == 0 || progress->done <= progress->total,
+               "%s: %" PRIu64 " bytes of %" PRIu64, progress->phase, progress->done,
+               progress->total);
+}
+
 static struct q2_check_options
 options_of(const struct q2_fuzz_options *options)
 {
     struct q2_check_options how = {.deep = options->flags & DEEP,
                                    .threads = 1,
                                    .max_memory = Q2_FUZZ_MEMORY,
-                                   .now = Q2_FUZZ_NOW};
+                                   .now = Q2_FUZZ_NOW,
+                                   .progress = look_at_progress};
     if (options->flags & TIGHT)
         q2_fuzz_limits(options, &how);
     return how;
@@ -110,8 +121,8 @@ run(const uint8_t *input, size_t length)
                    *file = q2_fuzz_medium(whole, &options);
     struct q2_check_options how = options_of(&options);
     struct q2_check *first = check(file, &how);
-    /* How much memory threads take is for each of them. */
-    if (options.flags & THREADS && !(options.flags & TIGHT))
+    /* Each thread takes memory of its own. */
+    if (options.flags & THREADS && how.max_memory == Q2_FUZZ_MEMORY)
         how.threads = 3;
     q2_file_close(file);
     file = q2_fuzz_medium(whole, &options); /* as it was for the first */

@@ -272,7 +272,9 @@ static void
 put_repairs(const char *name, const struct seed *seed, uint32_t turn)
 {
     static const uint8_t flags[] = {0, 0, Q2_FUZZ_DEEP, Q2_FUZZ_FIXED_SIZE, 0, Q2_FUZZ_DISCARD, 0};
-    bool all = (seed_options_any(&seed->options) || is_own(name)) && seed->kind.damaged;
+    /* Of limits a repair knows nothing. */
+    bool other = seed->options.bad_length || seed->options.grown;
+    bool all = (other || is_own(name)) && seed->kind.damaged;
     struct q2_fuzz_options repair = seed_options_fuzz(&seed->options);
     repair.flags |= seed->options.deep ? Q2_FUZZ_DEEP : 0;
     repair.flags |= flags[turn % sizeof flags];
@@ -324,7 +326,7 @@ put_all(const char *name, const struct seed *seed)
     uint8_t deep = seed->options.deep ? DEEP : 0;
     bool special = seed_options_any(&seed->options);
     struct q2_fuzz_options check = asked, report = asked, salvage = asked;
-    check.flags |= special ? deep | TIGHT : deep | checks[turn % sizeof checks];
+    check.flags |= special ? deep | TIGHT | THREADS : deep | checks[turn % sizeof checks];
     check.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
     put("check", name, seed, &check);
     if (seed->options.check_only)
