@@ -146,9 +146,14 @@ check_compressed(struct payload *payload, struct worker *worker, uint64_t slot, 
     uint64_t length = q2_min(range.length, geometry->file_size - range.offset);
     if (q2_file_read(check->file, range.offset, worker->data, length, NULL) < 0)
         return note(payload, Q2_PROBLEM_DATA_UNREADABLE, slot, index, raw, 0, err);
-    bool known = check->header.compression_type == Q2_COMPRESSION_ZLIB || worker->decoder;
     enum q2_problem problem;
     uint64_t got;
+    if (check->header.compression_type == Q2_COMPRESSION_ZSTD && !worker->decoder) {
+        int rc = q2_decoder_new(Q2_COMPRESSION_ZSTD, &worker->decoder, err);
+        if (rc < 0)
+            return rc;
+    }
+    bool known = check->header.compression_type == Q2_COMPRESSION_ZLIB || worker->decoder;
     if (!known || !judge_stream(worker, length, &problem, &got))
         return 0;
     return note(payload, problem, slot, index, raw, got, err);
@@ -363,8 +368,6 @@ worker_init(struct worker *worker, struct q2_check *check, struct q2_error *err)
         rc = q2_budget_calloc(budget, check->geometry.cluster_size, 1, purpose, &decoded, err);
     worker->data = data;
     worker->decoded = decoded;
-    if (rc == 0 && check->header.compression_type == Q2_COMPRESSION_ZSTD)
-        rc = q2_decoder_new(Q2_COMPRESSION_ZSTD, &worker->decoder, err);
     return rc;
 }
 

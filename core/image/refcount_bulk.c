@@ -234,7 +234,7 @@ run_pass(struct pass *pass, struct q2_error *err)
 {
     struct q2_image *image = pass->image;
     /* As much as there are blocks for, one at least. */
-    uint64_t blocks = q2_max(image->refcount_table_entries, 1), size = image->geometry.cluster_size;
+    uint64_t blocks = q2_max(image->refcount_blocks_end, 1), size = image->geometry.cluster_size;
     Q2_AUTOFREE uint8_t *window = malloc(q2_max(q2_min(WINDOW_BYTES, blocks * size), size));
     if (!window)
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for refcount blocks");
