@@ -41,7 +41,7 @@ struct remap {
     bool report;
     struct q2_window window;
     uint32_t *members; /* room for all maps */
-    uint8_t *buffer;   /* SLICE_BYTES */
+    uint8_t *buffer;   /* slice_bytes() */
     struct place place;
     struct q2_sink sink;
 };
@@ -54,6 +54,13 @@ struct explanation {
     unsigned count;
     _Atomic uint64_t done; /* units */
 };
+
+/* Of an L2 table that are read at once. */
+static uint64_t
+slice_bytes(const struct q2_check *check)
+{
+    return q2_min(SLICE_BYTES, check->geometry.cluster_size);
+}
 
 static void
 add_finding(const struct place *place, struct q2_finding *finding)
@@ -338,8 +345,9 @@ part_init(struct remap *remap, struct q2_check *check, bool report_rules, struct
     void *members = NULL, *buffer = NULL;
     remap->check = check;
     remap->report = report_rules;
-    remap->sink =
-        (struct q2_sink){.report = report_rules ? report : nothing, .data = &remap->place};
+    remap->sink = (struct q2_sink){.report = report_rules ? report : nothing,
+                                   .data = &remap->place,
+                                   .wordless = !report_rules};
     q2_uses_init(&remap->uses, check);
     q2_findings_init(&remap->findings, &check->budget, check->findings.max_details);
     int rc = q2_mapset_new(&check->budget, &remap->sets, err);
@@ -349,7 +357,7 @@ part_init(struct remap *remap, struct q2_check *check, bool report_rules, struct
         rc = q2_budget_calloc(&check->budget, check->map_count, sizeof *remap->members, purpose,
                               &members, err);
     if (rc == 0)
-        rc = q2_budget_calloc(&check->budget, SLICE_BYTES, 1, purpose, &buffer, err);
+        rc = q2_budget_calloc(&check->budget, slice_bytes(check), 1, purpose, &buffer, err);
     remap->members = members;
     remap->buffer = buffer;
     return rc;
@@ -361,7 +369,7 @@ part_destroy(struct remap *remap)
     struct q2_check *check = remap->check;
     if (!check)
         return;
-    q2_budget_free(&check->budget, remap->buffer, SLICE_BYTES, 1);
+    q2_budget_free(&check->budget, remap->buffer, slice_bytes(check), 1);
     q2_budget_free(&check->budget, remap->members, check->map_count, sizeof *remap->members);
     q2_window_destroy(&remap->window);
     q2_mapset_free(remap->sets);
