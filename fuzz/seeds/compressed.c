@@ -54,6 +54,27 @@ make_rooms(struct q2_seed *seed)
         }
 }
 
+/* Words that come again in other order: one match hides a longer one. */
+static void
+make_words(struct q2_seed *seed)
+{
+    static const char *const words[] = {"the ", "then ", "there ", "other ",
+                                        "and ", "sand ", "an "};
+    for (unsigned turn = 0; turn < 4; turn++) {
+        uint32_t random = turn;
+        q2_seed_number(seed, 2, 3); /* clusters of 4 KiB */
+        q2_seed_number(seed, 3, 0);
+        for (unsigned i = 0; i < 600; i++) {
+            random = random * 1664525 + 1013904223;
+            const char *word = words[(random >> 24) % (sizeof words / sizeof *words)];
+            q2_seed_bytes(seed, word, strlen(word));
+            if (turn > 1 && random >> 16 & 1)
+                q2_seed_number(seed, 1, random >> 8 & 0xff);
+        }
+        q2_seed_write(seed, "words-%u", turn);
+    }
+}
+
 static void
 content(uint8_t bytes[LENGTH])
 {
@@ -81,6 +102,27 @@ make_deflate(struct q2_seed *seed)
             q2_seed_write(seed, "deflate-%d-%d", level, strategy);
             deflateEnd(&stream);
         }
+}
+
+/* A wrong bit in each of the first bytes, which describe the codes. */
+static void
+make_wrong_codes(struct q2_seed *seed)
+{
+    uint8_t bytes[LENGTH], out[2 * LENGTH];
+    z_stream stream = {.next_in = bytes, .avail_in = LENGTH, .next_out = out};
+    content(bytes);
+    stream.avail_out = sizeof out;
+    if (deflateInit2(&stream, 9, Z_DEFLATED, -12, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+        return;
+    deflate(&stream, Z_FINISH);
+    for (unsigned at = 0; at < 48 && at < stream.total_out; at++) {
+        out[at] ^= (uint8_t)(1U << at % 8);
+        begin(seed, RAW, 0, 0);
+        q2_seed_bytes(seed, out, at % 3 ? stream.total_out : at + 1);
+        q2_seed_write(seed, "deflate-wrong-%02u", at);
+        out[at] ^= (uint8_t)(1U << at % 8);
+    }
+    deflateEnd(&stream);
 }
 
 /* Blocks with fixed codes before and behind those with codes of their own. */
@@ -140,7 +182,9 @@ q2_make_seeds(void)
     static struct q2_seed seed;
     make_clusters(&seed);
     make_rooms(&seed);
+    make_words(&seed);
     make_deflate(&seed);
+    make_wrong_codes(&seed);
     make_mixed(&seed);
     make_zstd(&seed);
 }
