@@ -4,6 +4,7 @@
 /* How large the file of a new image would be: for a disk of some size, or for a copy of one. */
 
 #include "core/image/bitmaps.h"
+#include "core/tool/holes.h"
 #include "core/tool/load.h"
 #include "core/tool/parse.h"
 
@@ -57,6 +58,7 @@ count_data(struct q2_disk *disk, uint64_t cluster_size, uint64_t *ret_bytes, str
         int rc = q2_disk_map(disk, offset, size - offset, &extent, err);
         if (rc < 0)
             return rc;
+        tool_look_for_holes(disk, &extent);
         length = extent.length;
         if (extent.zero || !extent.data)
             continue;
