@@ -50,6 +50,8 @@ both()
     [[ ! -e data ]] || mv data data.theirs
     "$img" create -q -f qcow2 --object "$secret" -o "$options" ours.qcow2 "$size" \
         > /dev/null 2> errors || ours=1
+    # QEMU's read as noise: version 2 cannot say that clusters are zero.
+    [[ $options != *preallocation=m*compat=v2*encrypt* ]] || theirs=1
     if [[ $ours != "$theirs" ]]; then
         complain "$name: ours $ours, QEMU's $theirs: $(cat errors errors.theirs)"
         return 0
@@ -81,8 +83,7 @@ compare_content()
     if [[ -z $encrypted ]]; then
         content theirs.qcow2
         cmp ours.qcow2.raw theirs.qcow2.raw > report 2>&1 || complain "$name: $(< report)"
-    elif [[ $options != *preallocation=m*v2* ]]; then
-        # QEMU itself leaves noise in preallocated clusters of encrypted images.
+    else
         [[ -z $(tr -d '\0' < ours.qcow2.raw | head -c 1) ]] || complain "$name: not all zeros"
     fi
 }

@@ -65,7 +65,7 @@ mkdir base
 while read -r name cluster size options history; do
     [[ " ${bases//$'\n'/ } " != *" $name-$history "* ]] ||
         echo "$name $cluster $size $options $history"
-done < <(matrix) | in_parallel base
+done < <(QCOW2KIT_TEST_ALL=1 matrix) | in_parallel base
 mapfile -t made < <(ls base)
 rm -rf -- [0-9]*
 for ((number = 0; number < count; number++)); do
