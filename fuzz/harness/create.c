@@ -238,17 +238,16 @@ static bool
 is_small(const struct q2_create_options *options)
 {
     uint64_t required = 0, most = 0;
-    struct q2_create_options whole = *options;
     if (options->size > MOST_SIZE || options->cluster_size > 1 << 16)
         return false;
     return options->preallocation == Q2_PREALLOCATION_OFF ||
-           (q2_create_measure(&whole, whole.size, &required, &most, NULL) == 0 &&
+           (q2_create_measure(options, options->size, &required, &most, NULL) == 0 &&
             most <= MOST_WRITTEN);
 }
 
 /* What was there before is all there, or nothing that could be taken for an image. */
 static void
-require_nothing(struct q2_file *file, struct q2_file *before)
+require_nothing(struct q2_file *file, struct q2_file *before, bool permanent)
 {
     enum q2_disk_format format = Q2_DISK_RAW;
     struct q2_error err = {0};
@@ -256,12 +255,16 @@ require_nothing(struct q2_file *file, struct q2_file *before)
         return;
     int rc = q2_disk_probe(file, &format, &err);
     Q2_REQUIRE(rc == 0, "%s", err.message);
-    if (format == Q2_DISK_QCOW2) /* the last flush has failed, and the clearing away too */
-        require_clean(file, "though it failed");
+    if (format != Q2_DISK_QCOW2)
+        return;
+    /* The last flush has failed, and the clearing away too. */
+    Q2_REQUIRE(permanent, "an image, though it failed");
+    require_clean(file, "though it failed");
 }
 
+/* `valid`: what validation said of the options. */
 static void
-make(const struct q2_create_options *options, const struct q2_fault_plan *plan)
+make(const struct q2_create_options *options, const struct q2_fault_plan *plan, int valid)
 {
     struct world world = {0};
     struct q2_error err = {0}, other = {0};
@@ -272,16 +275,16 @@ make(const struct q2_create_options *options, const struct q2_fault_plan *plan)
     Q2_REQUIRE(rc == 0 && q2_file_new_fault(image->base, plan, &fault, &err) == 0, "%s",
                err.message);
     struct q2_file *before = q2_fuzz_copy(image->base);
-    int valid = q2_create_validate(options, &err);
-    Q2_REQUIRE(valid == 0 || err.message[0], "refused without a word");
     rc = q2_image_format(fault, options->data_file ? data->base : NULL, options, &other);
+    /* Nothing is read on the way that could be short. */
     bool failed = plan->kind != Q2_FAULT_NONE && q2_fault_matched(fault) >= plan->nth;
     Q2_REQUIRE(rc == 0 || other.message[0], "failed without a word");
     Q2_REQUIRE(valid == 0 || (rc == valid && q2_fuzz_equal(image->base, before)),
                "refused with %d, then %d", valid, rc);
     Q2_REQUIRE(valid < 0 || failed || rc == 0, "%s", other.message);
+    Q2_REQUIRE(!failed || rc < 0, "something failed, and nobody says so");
     if (rc < 0)
-        require_nothing(image->base, before);
+        require_nothing(image->base, before, plan->permanent);
     const struct q2_create_options asked = with_defaults(options);
     if (rc == 0)
         require_image(&world, &asked);
@@ -305,7 +308,7 @@ run(const uint8_t *input, size_t length)
     int rc = q2_create_validate(&options, &err);
     Q2_REQUIRE(rc == 0 || err.message[0], "refused without a word");
     if (rc < 0 || is_small(&options))
-        make(&options, &plan);
+        make(&options, &plan, rc);
 }
 
 const struct q2_harness q2_harness = {"create", Q2_FUZZ_BYTES, 64, run};
