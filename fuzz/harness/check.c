@@ -121,8 +121,10 @@ run(const uint8_t *input, size_t length)
                    *file = q2_fuzz_medium(whole, &options);
     struct q2_check_options how = options_of(&options);
     struct q2_check *first = check(file, &how);
-    /* Each thread takes memory of its own. */
-    if (options.flags & THREADS && how.max_memory == Q2_FUZZ_MEMORY)
+    /* Each thread takes memory of its own; and who is the first to read what can be read at the
+     * second attempt is a matter of chance. */
+    bool heals = options.flags & Q2_FUZZ_BAD_SPOT && options.chance & Q2_FUZZ_HEALS;
+    if (options.flags & THREADS && how.max_memory == Q2_FUZZ_MEMORY && !heals)
         how.threads = 3;
     q2_file_close(file);
     file = q2_fuzz_medium(whole, &options); /* as it was for the first */
