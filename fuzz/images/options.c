@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * SPDX-FileCopyrightText: The qcow2kit authors */
 
-/* What stands beside a recipe, in the words of tests/cases/folder.c: how the image is to be checked
- * and what cannot be read of it. That becomes options of a harness. */
+/* What stands beside a recipe, in the words of tests/cases/folder.c and two more: how the image is
+ * to be checked, what cannot be read of it, and what follows it. That becomes options of a harness.
+ */
 
 #include "core/base/checked.h"
 #include "fuzz/fuzz.h"
@@ -35,8 +36,12 @@ seed_options_read(const char *text, struct seed_options *ret_options)
             options.check_only = true;
         else if (strcmp(word, "grown") == 0)
             options.grown = a;
-        else if (strncmp(word, "fault", 5) == 0)
+        else if (strcmp(word, "fault") == 0 || strcmp(word, "fault-once") == 0)
             options.bad_offset = a, options.bad_length = b, options.heals = word[5] == '-';
+        else /* the others are nothing to a harness */
+            Q2_REQUIRE(strcmp(word, "chain") == 0 || strcmp(word, "threads") == 0 ||
+                           strcmp(word, "now") == 0,
+                       "there is no option %s", word);
     }
     *ret_options = options;
 }
