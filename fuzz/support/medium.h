@@ -11,12 +11,13 @@
 
 struct q2_fuzz_options;
 
-/* Of the options of all harnesses for images:
+/* Of the options of harnesses whose images are on one:
  *
  *   flags   Q2_FUZZ_BAD_SPOT: there is one; Q2_FUZZ_GROWN: the file ends in zeros
  *   number  the first sector of the bad spot
  *   chance  the lowest six bits: how many sectors follow that; Q2_FUZZ_HEALS: it can be read when
- *           that is tried again; the highest seven: how many MiB of zeros follow the first
+ *           that is tried again; four bits, five and three: limits of memory, work and details;
+ *           the highest seven: how many MiB of zeros follow the first
  */
 enum {
     Q2_FUZZ_GROWN = 1 << 6,
