@@ -58,7 +58,7 @@ check_change(const struct q2_image *image, const struct change *change, struct q
                             "a snapshot is applied",
                             name, bitmaps);
     if (change->disk_size % 512 != 0)
-        return q2_error_set(err, Q2_ERR_FORMAT,
+        return q2_error_set(err, Q2_ERR_UNSUPPORTED,
                             "%s: the snapshot at offset 0x%llx has a disk of %llu bytes, which is "
                             "not a multiple of 512",
                             name, (unsigned long long)change->entry->fixed.at,

@@ -347,6 +347,14 @@ Test(snapshot, broken_entries_are_refused_before_anything_changes)
                    Q2_IMAGE_WRITE, 'a', Q2_ERR_FORMAT, "l1-entry-reserved");
 }
 
+/* No rule of the format forbids that: it is ours to say no. */
+Test(snapshot, disks_of_part_sectors_are_not_applied)
+{
+    expect_refused("cluster-size 4K\nsize 1M\nwrite 0 8K 1\nsnapshot a\n"
+                   "snapshot[0].disk_size = 1048575\n",
+                   Q2_IMAGE_WRITE, 'a', Q2_ERR_UNSUPPORTED, "multiple of 512");
+}
+
 Test(snapshot, what_is_open_for_reading_stays_as_it_is)
 {
     static const char recipe[] = "cluster-size 4K\nsize 1M\nsnapshot a\n";
