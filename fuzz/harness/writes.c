@@ -65,6 +65,15 @@ compare(struct work *work, const char *when)
     Q2_REQUIRE(memcmp(bytes, work->model, window(work)) == 0, "the disk has other bytes %s", when);
 }
 
+/* Whether it was done, which a sound image never refuses. */
+static bool
+done_surely(struct work *work, int rc, const struct q2_error *err)
+{
+    Q2_REQUIRE(rc == 0 || err->message[0], "failed with %d and no word", rc);
+    Q2_REQUIRE(rc == 0 || !work->sound, "a sound image refuses with %d: %s", rc, err->message);
+    return rc == 0;
+}
+
 /* Whether it was done. A sound image refuses for good reasons only. */
 static bool
 done(struct work *work, int rc, const struct q2_error *err)
@@ -106,13 +115,18 @@ write_some(struct work *work, bool compressed)
     if (range.length == 0 || (compressed && unit > WINDOW))
         return;
     fill(bytes, range.length, next_random(&work->random));
-    int rc = compressed
-                 ? q2_image_write_compressed(work->image, range.offset, bytes, range.length, &err)
-                 : q2_image_write(work->image, range.offset, bytes, range.length, &err);
-    if (done(work, rc, &err))
+    bool written;
+    if (compressed)
+        written =
+            done(work,
+                 q2_image_write_compressed(work->image, range.offset, bytes, range.length, &err),
+                 &err);
+    else
+        written =
+            done_surely(work, q2_image_write(work->image, range.offset, bytes, range.length, &err),
+                        &err);
+    if (written)
         memcpy(work->model + range.offset, bytes, range.length);
-    else if (work->sound)
-        look(work, work->model);
 }
 
 static void
@@ -122,10 +136,8 @@ zero_some(struct work *work, bool unmap)
     struct range range = range_of(work, false);
     int rc =
         q2_image_zero(work->image, range.offset, range.length, unmap ? Q2_ZERO_UNMAP : 0, &err);
-    if (done(work, rc, &err))
+    if (done_surely(work, rc, &err))
         memset(work->model + range.offset, 0, range.length);
-    else if (work->sound)
-        look(work, work->model);
 }
 
 /* What is given back reads as zeros; the model follows where all of it is in the window. */
@@ -136,8 +148,8 @@ discard_some(struct work *work)
     struct range range = range_of(work, true);
     uint64_t unit = q2_image_geometry(work->image)->cluster_size;
     bool end = range.offset + range.length == q2_image_size(work->image);
-    if (done(work, q2_image_discard(work->image, range.offset, range.length, &err), &err) &&
-        (range.length == unit || end))
+    int rc = q2_image_discard(work->image, range.offset, range.length, &err);
+    if (done_surely(work, rc, &err) && (range.length == unit || end))
         memset(work->model + range.offset, 0, range.length);
 }
 
@@ -163,6 +175,7 @@ use_snapshot(struct work *work, bool delete)
     q2_snapshot_info(work->image, index, &info);
     int rc = q2_snapshot_find(work->image, info.id, &found, &err);
     Q2_REQUIRE(rc == 0 && found < count, "snapshot %u is not found: %s", index, err.message);
+    Q2_REQUIRE(found == index || !work->sound, "snapshot %u is found as %u", index, found);
     if (delete) {
         done(work, q2_snapshot_delete(work->image, index, &err), &err);
     } else {
@@ -193,8 +206,9 @@ work_on_bitmap(struct work *work)
     unsigned index = (unsigned)random_below(&work->random, count + 1), other = index;
     bool dirty = false;
     uint64_t end = 0;
-    if (index < count && q2_bitmap_info(work->image, index, &info, &err) == 0)
-        done(work, q2_bitmap_find(work->image, info.name, &other, &err), &err);
+    if (index < count && q2_bitmap_info(work->image, index, &info, &err) == 0 &&
+        done_surely(work, q2_bitmap_find(work->image, info.name, &other, &err), &err))
+        Q2_REQUIRE(other == index || !work->sound, "bitmap %u is found as %u", index, other);
     bool missing = index == count && how > 0;
     int rc = how == 0   ? q2_bitmap_add(work->image, "new", UINT64_C(512) << index % 8, true, &err)
              : how == 1 ? q2_bitmap_remove(work->image, index, &err)
@@ -261,7 +275,7 @@ static void
 flush(struct work *work)
 {
     struct q2_error err = {0};
-    done(work, q2_image_flush(work->image, &err), &err);
+    done_surely(work, q2_image_flush(work->image, &err), &err);
 }
 
 /* ---- opening ---- */
@@ -270,7 +284,7 @@ static void
 close_image(struct work *work)
 {
     struct q2_error err = {0};
-    done(work, q2_image_close(work->image, &err), &err);
+    done_surely(work, q2_image_close(work->image, &err), &err);
     work->image = NULL;
 }
 
