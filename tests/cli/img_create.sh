@@ -164,10 +164,12 @@ done
     qemu-img bitmap --add used.qcow2 a
     qemu-img bitmap --add -g 512 used.qcow2 "a longer name"
     qemu-img create -q -f qcow2 -b used.qcow2 -F qcow2 above.qcow2
-    # With holes for good, where QEMU left what may or may not be one.
-    cp --sparse=always used.qcow2 settled && mv settled used.qcow2
     qemu-img create -q -f qcow2 -o preallocation=metadata,cluster_size=4k preallocated.qcow2 20M
     qemu-io -c "write 3k 3k" -c "write 1M 200k" preallocated.qcow2 > /dev/null
+    # With holes for good, where QEMU left what may or may not be one.
+    for name in used.qcow2 preallocated.qcow2; do
+        cp --sparse=always $name settled && mv settled $name
+    done
 )
 for name in used.qcow2 above.qcow2 preallocated.qcow2 pfull.qcow2 raw; do
     look 0 measure -O qcow2 $name

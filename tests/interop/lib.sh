@@ -26,7 +26,8 @@ cd "$scratch"
 ulimit -c 0
 
 readonly here scratch check
-readonly qemu_seconds=10 our_seconds=60 qemu_memory_kib=2097152
+qemu_seconds=10
+readonly our_seconds=60 qemu_memory_kib=2097152
 jobs=$(nproc)
 jobs=$((jobs > 4 ? 4 : jobs))
 
