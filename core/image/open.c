@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum {
-    FIRST_READ = 4096, /* bytes: the header, and most often its extensions */
+    FIRST_READ = 4096, /* bytes, which say how long the first cluster is: the rest follows */
     SLICE_BYTES = 4096,
     DEFAULT_L2_CACHE = 32 << 20,
     MIN_L2_CACHE = 128 << 10,
