@@ -134,7 +134,8 @@ run(const uint8_t *input, size_t length)
         ask_owners(second, file, options.chance);
     q2_check_free(second);
 
-    struct q2_image *image = options.flags & TIGHT ? NULL : q2_fuzz_open(file, 0);
+    /* What heals is another image by now. */
+    struct q2_image *image = options.flags & TIGHT || heals ? NULL : q2_fuzz_open(file, 0);
     if (image)
         require_sound_header(first);
     q2_image_close(image, NULL);
