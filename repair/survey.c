@@ -306,6 +306,19 @@ run(struct q2_survey *survey, bool entries, struct q2_error *err)
     return rc;
 }
 
+/* Where the file ended before the first round, clusters; UINT64_MAX: this is the first, or clusters
+ * were not known, or of another size. */
+static uint64_t
+find_old_end(const struct q2_scene *scene)
+{
+    const struct q2_check *origin = q2_scene_origin(scene);
+    struct q2_geometry old;
+    return origin && q2_check_geometry(origin, &old) &&
+                   old.cluster_bits == scene->check->geometry.cluster_bits
+               ? old.file_clusters
+               : UINT64_MAX;
+}
+
 int
 q2_survey_take(struct q2_scene *scene, bool entries, struct q2_survey **ret_survey,
                struct q2_error *err)
@@ -319,6 +332,7 @@ q2_survey_take(struct q2_scene *scene, bool entries, struct q2_survey **ret_surv
         return q2_error_set(err, Q2_ERR_NOMEM, "no memory for a survey");
     survey->scene = scene;
     survey->clusters = scene->check->geometry.file_clusters;
+    survey->old_end = find_old_end(scene);
     int rc = run(survey, entries, err);
     if (rc < 0) {
         q2_survey_free(survey);

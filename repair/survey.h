@@ -69,8 +69,10 @@ struct q2_survey {
         *false_blocks; /* a bit for each refcount block that is none: what it says is no evidence */
     uint64_t *counting; /* what counts references, or did before the repair: it is not lost */
     uint64_t *stored;   /* where refcounts do not help: some of it is no hole */
-    bool counts_help;   /* refcounts are evidence: what is sound is counted, nearly always */
-    bool settled;       /* what is sound is known, so that there is an answer to what is lost */
+    uint64_t
+        old_end; /* clusters from this one on are new since an earlier round: not counted yet */
+    bool counts_help; /* refcounts are evidence: what is sound is counted, nearly always */
+    bool settled;     /* what is sound is known, so that there is an answer to what is lost */
     struct q2_suspect *suspects; /* by `at` */
     uint64_t suspect_count, suspect_capacity;
     uint64_t dropped; /* suspects beyond those that are kept */

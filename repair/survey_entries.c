@@ -274,7 +274,8 @@ suspicion(const struct entry_walk *walk, const struct q2_l2_entry *entry, uint64
             why |= Q2_SUSPECT_METADATA;
         if (q2_bit_test(survey->shared, cluster))
             why |= Q2_SUSPECT_SHARED;
-        if (survey->counts_help && !lags && !q2_bit_test(survey->counted, cluster))
+        if (survey->counts_help && !lags && cluster < survey->old_end &&
+            !q2_bit_test(survey->counted, cluster))
             why |= Q2_SUSPECT_FREE;
     }
     return why;
