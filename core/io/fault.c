@@ -7,6 +7,7 @@
 
 #include "core/base/checked.h"
 #include "core/base/cleanup.h"
+#include "core/io/forward.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -15,8 +16,7 @@
 enum { TEAR_UNIT = 512 };
 
 struct fault_file {
-    struct q2_file file;
-    struct q2_file *base;
+    struct q2_forward forward;
     struct q2_fault_plan plan;
     _Atomic uint64_t matched;
 };
@@ -59,7 +59,7 @@ fail(const struct fault_file *fault, const char *verb, uint64_t offset, uint64_t
     return q2_error_set(err, code,
                         "%s: cannot %s %" PRIu64 " bytes at offset %" PRIu64
                         ": %s, injected by a test",
-                        fault->file.name, verb, length, offset, q2_error_text(code));
+                        fault->forward.file.name, verb, length, offset, q2_error_text(code));
 }
 
 static int
@@ -71,7 +71,7 @@ fault_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uint6
     bool struck = strikes(fault, Q2_FAULT_READ, offset, length);
     if (struck && fault->plan.kind != Q2_FAULT_SHORT)
         return fail(fault, "read", offset, length, err);
-    int rc = q2_file_preadv(fault->base, iov, iov_count, offset, &done, err);
+    int rc = q2_file_preadv(fault->forward.base, iov, iov_count, offset, &done, err);
     if (rc == 0)
         *ret_done = struck ? done / 2 : done;
     return rc;
@@ -98,10 +98,10 @@ fault_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uint
     struct fault_file *fault = fault_of(file);
     size_t length = q2_iov_total(iov, iov_count);
     if (!strikes(fault, Q2_FAULT_WRITE, offset, length))
-        return q2_file_pwritev(fault->base, iov, iov_count, offset, err);
+        return q2_file_pwritev(fault->forward.base, iov, iov_count, offset, err);
     if (fault->plan.kind == Q2_FAULT_TORN) {
         size_t half = length / 2 / TEAR_UNIT * TEAR_UNIT;
-        int rc = write_first(fault->base, iov, half, offset, err);
+        int rc = write_first(fault->forward.base, iov, half, offset, err);
         if (rc < 0)
             return rc;
     }
@@ -116,7 +116,7 @@ fault_flush(struct q2_file *file, struct q2_error *err)
         return q2_error_set(err, Q2_ERR_IO,
                             "%s: cannot make writes durable: %s, injected by a test", file->name,
                             q2_error_text(Q2_ERR_IO));
-    return q2_file_flush(fault->base, err);
+    return q2_file_flush(fault->forward.base, err);
 }
 
 static int
@@ -124,7 +124,7 @@ fault_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
 {
     struct fault_file *fault = fault_of(file);
     uint64_t now;
-    int rc = q2_file_size(fault->base, &now, err);
+    int rc = q2_file_size(fault->forward.base, &now, err);
     if (rc < 0)
         return rc;
     uint64_t from = q2_min(size, now), length = q2_max(size, now) - from;
@@ -132,20 +132,7 @@ fault_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
     if ((needs_space || fault->plan.kind != Q2_FAULT_ENOSPC) &&
         strikes(fault, Q2_FAULT_TRUNCATE, from, length))
         return fail(fault, needs_space ? "add" : "cut off", from, length, err);
-    return q2_file_truncate(fault->base, size, err);
-}
-
-static int
-fault_size(struct q2_file *file, uint64_t *ret_size, struct q2_error *err)
-{
-    return q2_file_size(fault_of(file)->base, ret_size, err);
-}
-
-static int
-fault_extent(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
-             struct q2_error *err)
-{
-    return q2_file_extent(fault_of(file)->base, offset, ret_data, ret_end, err);
+    return q2_file_truncate(fault->forward.base, size, err);
 }
 
 static int
@@ -154,26 +141,7 @@ fault_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_er
     struct fault_file *fault = fault_of(file);
     if (strikes(fault, Q2_FAULT_PUNCH, offset, length))
         return fail(fault, "punch a hole of", offset, length, err);
-    return q2_file_punch(fault->base, offset, length, err);
-}
-
-static void
-fault_prefetch(struct q2_file *file, uint64_t offset, uint64_t length)
-{
-    q2_file_prefetch(fault_of(file)->base, offset, length);
-}
-
-static int
-fault_allocated(struct q2_file *file, uint64_t *ret_bytes, struct q2_error *err)
-{
-    return q2_file_allocated(fault_of(file)->base, ret_bytes, err);
-}
-
-static void
-fault_close(struct q2_file *file)
-{
-    q2_file_fini(file);
-    free(file);
+    return q2_file_punch(fault->forward.base, offset, length, err);
 }
 
 static const struct q2_file_ops fault_ops = {
@@ -181,12 +149,12 @@ static const struct q2_file_ops fault_ops = {
     .pwritev = fault_pwritev,
     .flush = fault_flush,
     .truncate = fault_truncate,
-    .size = fault_size,
-    .extent = fault_extent,
+    .size = q2_forward_size,
+    .extent = q2_forward_extent,
     .punch = fault_punch,
-    .prefetch = fault_prefetch,
-    .allocated = fault_allocated,
-    .close = fault_close,
+    .prefetch = q2_forward_prefetch,
+    .allocated = q2_forward_allocated,
+    .close = q2_forward_close,
 };
 
 int
@@ -196,13 +164,13 @@ q2_file_new_fault(struct q2_file *base, const struct q2_fault_plan *plan, struct
     Q2_AUTOFREE struct fault_file *fault = calloc(1, sizeof *fault);
     if (!fault)
         return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory to inject faults", base->name);
-    int rc = q2_file_init(&fault->file, &fault_ops, base->name, base->writable, err);
+    int rc = q2_file_init(&fault->forward.file, &fault_ops, base->name, base->writable, err);
     if (rc < 0)
         return rc;
-    fault->base = base;
+    fault->forward.base = base;
     fault->plan = *plan;
     atomic_init(&fault->matched, 0);
-    *ret_file = &Q2_STEAL(fault)->file;
+    *ret_file = &Q2_STEAL(fault)->forward.file;
     return 0;
 }
 

@@ -9,6 +9,7 @@
 
 #include "core/base/checked.h"
 #include "core/base/cleanup.h"
+#include "core/io/forward.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -22,8 +23,7 @@ struct entry {
 };
 
 struct record_file {
-    struct q2_file file;
-    struct q2_file *base;
+    struct q2_forward forward;
     pthread_mutex_t lock; /* over all below, and over changes of the base */
     struct entry **entries;
     size_t count;
@@ -51,8 +51,8 @@ reserve(struct record_file *recorder, struct q2_error *err)
     size_t capacity = recorder->capacity ? recorder->capacity * 2 : 64;
     struct entry **entries = reallocarray(recorder->entries, capacity, sizeof(struct entry *));
     if (!entries)
-        return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory for %zu records", recorder->file.name,
-                            capacity);
+        return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory for %zu records",
+                            recorder->forward.file.name, capacity);
     recorder->entries = entries;
     recorder->capacity = capacity;
     return 0;
@@ -65,7 +65,7 @@ entry_new(const struct record_file *recorder, enum q2_record_kind kind, uint64_t
     struct entry *entry = malloc(sizeof *entry + bytes);
     if (!entry)
         return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory to record %zu bytes",
-                            recorder->file.name, bytes);
+                            recorder->forward.file.name, bytes);
     entry->record = (struct q2_record){.kind = kind,
                                        .offset = offset,
                                        .length = length,
@@ -108,18 +108,11 @@ perform(struct record_file *recorder, struct entry *taken, struct q2_error *err)
     pthread_mutex_lock(&recorder->lock);
     int rc = reserve(recorder, err);
     if (rc == 0)
-        rc = apply(recorder->base, &entry->record, err);
+        rc = apply(recorder->forward.base, &entry->record, err);
     if (rc == 0)
         recorder->entries[recorder->count++] = Q2_STEAL(entry);
     pthread_mutex_unlock(&recorder->lock);
     return rc;
-}
-
-static int
-record_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
-              size_t *ret_done, struct q2_error *err)
-{
-    return q2_file_preadv(record_of(file)->base, iov, iov_count, offset, ret_done, err);
 }
 
 static int
@@ -155,37 +148,12 @@ record_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
 }
 
 static int
-record_size(struct q2_file *file, uint64_t *ret_size, struct q2_error *err)
-{
-    return q2_file_size(record_of(file)->base, ret_size, err);
-}
-
-static int
-record_extent(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
-              struct q2_error *err)
-{
-    return q2_file_extent(record_of(file)->base, offset, ret_data, ret_end, err);
-}
-
-static int
 record_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
 {
     struct record_file *recorder = record_of(file);
     struct entry *entry = NULL;
     int rc = entry_new(recorder, Q2_RECORD_PUNCH, offset, length, 0, &entry, err);
     return rc < 0 ? rc : perform(recorder, entry, err);
-}
-
-static void
-record_prefetch(struct q2_file *file, uint64_t offset, uint64_t length)
-{
-    q2_file_prefetch(record_of(file)->base, offset, length);
-}
-
-static int
-record_allocated(struct q2_file *file, uint64_t *ret_bytes, struct q2_error *err)
-{
-    return q2_file_allocated(record_of(file)->base, ret_bytes, err);
 }
 
 static void
@@ -201,15 +169,15 @@ record_close(struct q2_file *file)
 }
 
 static const struct q2_file_ops record_ops = {
-    .preadv = record_preadv,
+    .preadv = q2_forward_preadv,
     .pwritev = record_pwritev,
     .flush = record_flush,
     .truncate = record_truncate,
-    .size = record_size,
-    .extent = record_extent,
+    .size = q2_forward_size,
+    .extent = q2_forward_extent,
     .punch = record_punch,
-    .prefetch = record_prefetch,
-    .allocated = record_allocated,
+    .prefetch = q2_forward_prefetch,
+    .allocated = q2_forward_allocated,
     .close = record_close,
 };
 
@@ -219,12 +187,12 @@ q2_file_new_record(struct q2_file *base, struct q2_file **ret_file, struct q2_er
     Q2_AUTOFREE struct record_file *recorder = calloc(1, sizeof *recorder);
     if (!recorder)
         return q2_error_set(err, Q2_ERR_NOMEM, "%s: no memory for a recorder", base->name);
-    int rc = q2_file_init(&recorder->file, &record_ops, base->name, base->writable, err);
+    int rc = q2_file_init(&recorder->forward.file, &record_ops, base->name, base->writable, err);
     if (rc < 0)
         return rc;
-    recorder->base = base;
+    recorder->forward.base = base;
     pthread_mutex_init(&recorder->lock, NULL);
-    *ret_file = &Q2_STEAL(recorder)->file;
+    *ret_file = &Q2_STEAL(recorder)->forward.file;
     return 0;
 }
 

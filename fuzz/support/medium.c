@@ -8,6 +8,7 @@
 
 #include "checker/check.h"
 #include "core/base/checked.h"
+#include "core/io/forward.h"
 #include "core/io/iov.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/support/image.h"
@@ -16,8 +17,7 @@
 #include <stdlib.h>
 
 struct medium {
-    struct q2_file file;
-    struct q2_file *base;
+    struct q2_forward forward;
     uint64_t first; /* sector of the lowest bit */
     uint64_t bad;   /* a bit for each sector that cannot be read */
     bool heals;
@@ -49,7 +49,7 @@ medium_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uint
     uint64_t bits =
         bits_of(medium, offset / Q2_FUZZ_SECTOR, (end + Q2_FUZZ_SECTOR - 1) / Q2_FUZZ_SECTOR);
     if (!(medium->bad & bits))
-        return q2_file_preadv(medium->base, iov, iov_count, offset, ret_done, err);
+        return q2_file_preadv(medium->forward.base, iov, iov_count, offset, ret_done, err);
     if (medium->heals)
         medium->bad &= ~bits;
     return q2_error_set(err, Q2_ERR_IO,
@@ -63,7 +63,7 @@ medium_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uin
 {
     struct medium *medium = medium_of(file);
     uint64_t end = offset + q2_iov_total(iov, iov_count);
-    int rc = q2_file_pwritev(medium->base, iov, iov_count, offset, err);
+    int rc = q2_file_pwritev(medium->forward.base, iov, iov_count, offset, err);
     /* What is in the file system's cache need not be whole sectors: but to write a part of one, it
      * has to read the others. */
     if (rc == 0)
@@ -72,59 +72,27 @@ medium_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uin
     return rc;
 }
 
-static int
-medium_flush(struct q2_file *file, struct q2_error *err)
-{
-    return q2_file_flush(medium_of(file)->base, err);
-}
-
 /* What is cut off is not read again, and what is added is new. */
 static int
 medium_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
 {
     struct medium *medium = medium_of(file);
-    int rc = q2_file_truncate(medium->base, size, err);
+    int rc = q2_file_truncate(medium->forward.base, size, err);
     if (rc == 0)
         medium->bad &= ~bits_of(medium, (size + Q2_FUZZ_SECTOR - 1) / Q2_FUZZ_SECTOR, UINT64_MAX);
     return rc;
-}
-
-static int
-medium_size(struct q2_file *file, uint64_t *ret_size, struct q2_error *err)
-{
-    return q2_file_size(medium_of(file)->base, ret_size, err);
-}
-
-static int
-medium_extent(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
-              struct q2_error *err)
-{
-    return q2_file_extent(medium_of(file)->base, offset, ret_data, ret_end, err);
-}
-
-static int
-medium_allocated(struct q2_file *file, uint64_t *ret_bytes, struct q2_error *err)
-{
-    return q2_file_allocated(medium_of(file)->base, ret_bytes, err);
-}
-
-static void
-medium_close(struct q2_file *file)
-{
-    q2_file_fini(file);
-    free(file);
 }
 
 /* Without `punch`: what is written as zeros is written. */
 static const struct q2_file_ops medium_ops = {
     .preadv = medium_preadv,
     .pwritev = medium_pwritev,
-    .flush = medium_flush,
+    .flush = q2_forward_flush,
     .truncate = medium_truncate,
-    .size = medium_size,
-    .extent = medium_extent,
-    .allocated = medium_allocated,
-    .close = medium_close,
+    .size = q2_forward_size,
+    .extent = q2_forward_extent,
+    .allocated = q2_forward_allocated,
+    .close = q2_forward_close,
 };
 
 void
@@ -161,13 +129,13 @@ q2_fuzz_medium(struct q2_file *file, const struct q2_fuzz_options *options)
 {
     struct medium *medium = calloc(1, sizeof *medium);
     uint64_t offset, length;
-    Q2_REQUIRE(medium &&
-                   q2_file_init(&medium->file, &medium_ops, file->name, file->writable, NULL) == 0,
+    Q2_REQUIRE(medium && q2_file_init(&medium->forward.file, &medium_ops, file->name,
+                                      file->writable, NULL) == 0,
                "no memory");
     q2_fuzz_bad_spot(options, &offset, &length);
-    medium->base = file;
+    medium->forward.base = file;
     medium->first = offset / Q2_FUZZ_SECTOR;
     medium->heals = options->chance & Q2_FUZZ_HEALS;
     medium->bad = length ? UINT64_MAX >> (Q2_FUZZ_MOST_BAD - length / Q2_FUZZ_SECTOR) : 0;
-    return &medium->file;
+    return &medium->forward.file;
 }

@@ -4,6 +4,7 @@
 #include "tests/repair/sweep_files.h"
 
 #include "core/base/checked.h"
+#include "core/io/forward.h"
 #include "core/io/memory.h"
 #include "core/io/overlay.h"
 
@@ -69,17 +70,10 @@ sweep_same(struct q2_file *a, struct q2_file *b)
 /* ---- a file that tells a history of its changes ---- */
 
 struct tap {
-    struct q2_file file;
+    struct q2_forward forward;
     struct sweep_history *history;
     enum sweep_side side;
 };
-
-static struct q2_file *
-inner(struct q2_file *file)
-{
-    const struct tap *tap = (const struct tap *)file;
-    return tap->history->records[tap->side];
-}
 
 static int
 tell(struct q2_file *file, int rc)
@@ -99,66 +93,39 @@ tell(struct q2_file *file, int rc)
 }
 
 static int
-tap_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
-           size_t *ret_done, struct q2_error *err)
-{
-    return q2_file_preadv(inner(file), iov, iov_count, offset, ret_done, err);
-}
-
-static int
 tap_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
             struct q2_error *err)
 {
-    return tell(file, q2_file_pwritev(inner(file), iov, iov_count, offset, err));
+    return tell(file, q2_file_pwritev(q2_forward_base(file), iov, iov_count, offset, err));
 }
 
 static int
 tap_flush(struct q2_file *file, struct q2_error *err)
 {
-    return tell(file, q2_file_flush(inner(file), err));
+    return tell(file, q2_file_flush(q2_forward_base(file), err));
 }
 
 static int
 tap_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
 {
-    return tell(file, q2_file_truncate(inner(file), size, err));
+    return tell(file, q2_file_truncate(q2_forward_base(file), size, err));
 }
 
 static int
 tap_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
 {
-    return tell(file, q2_file_punch(inner(file), offset, length, err));
-}
-
-static int
-tap_size(struct q2_file *file, uint64_t *ret_size, struct q2_error *err)
-{
-    return q2_file_size(inner(file), ret_size, err);
-}
-
-static int
-tap_extent(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
-           struct q2_error *err)
-{
-    return q2_file_extent(inner(file), offset, ret_data, ret_end, err);
-}
-
-static void
-tap_close(struct q2_file *file)
-{
-    q2_file_fini(file);
-    free(file);
+    return tell(file, q2_file_punch(q2_forward_base(file), offset, length, err));
 }
 
 static const struct q2_file_ops tap_ops = {
-    .preadv = tap_preadv,
+    .preadv = q2_forward_preadv,
     .pwritev = tap_pwritev,
     .flush = tap_flush,
     .truncate = tap_truncate,
     .punch = tap_punch,
-    .size = tap_size,
-    .extent = tap_extent,
-    .close = tap_close,
+    .size = q2_forward_size,
+    .extent = q2_forward_extent,
+    .close = q2_forward_close,
 };
 
 /* ---- histories ---- */
@@ -174,10 +141,13 @@ sweep_history_init(struct sweep_history *history, struct q2_file *base)
         struct tap *tap = calloc(1, sizeof *tap);
         if (!tap)
             abort();
-        must(q2_file_init(&tap->file, &tap_ops, history->disk.files[side]->name, true, &err), &err);
+        must(q2_file_init(&tap->forward.file, &tap_ops, history->disk.files[side]->name, true,
+                          &err),
+             &err);
+        tap->forward.base = history->records[side];
         tap->history = history;
         tap->side = (enum sweep_side)side;
-        history->files[side] = &tap->file;
+        history->files[side] = &tap->forward.file;
     }
 }
 

@@ -4,6 +4,7 @@
 /* Reading the last cluster of an image, which the end of the file cuts short: what is missing reads
  * as zeros, also while the file grows, but not where something else has cut it. */
 
+#include "core/io/forward.h"
 #include "tests/unit/image_states.h"
 
 enum { CLUSTER = 4096, WRITTEN = 512 };
@@ -12,8 +13,7 @@ static const char recipe[] = "cluster-size 4K\nsize 64K\n";
 
 /* A file that is written to through the image as soon as a read has come to its end. */
 struct growing {
-    struct q2_file file;
-    struct q2_file *base; /* the test's */
+    struct q2_forward forward;
     struct q2_image *image;
     bool armed;
     bool grew;
@@ -24,7 +24,7 @@ growing_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uin
                size_t *ret_done, struct q2_error *err)
 {
     struct growing *growing = (struct growing *)file;
-    int rc = q2_file_preadv(growing->base, iov, iov_count, offset, ret_done, err);
+    int rc = q2_file_preadv(growing->forward.base, iov, iov_count, offset, ret_done, err);
     if (rc == 0 && growing->armed && *ret_done < q2_iov_total(iov, iov_count)) {
         uint8_t byte = 0x22;
         growing->armed = false;
@@ -34,31 +34,6 @@ growing_preadv(struct q2_file *file, const struct iovec *iov, int iov_count, uin
     return rc;
 }
 
-static int
-growing_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uint64_t offset,
-                struct q2_error *err)
-{
-    return q2_file_pwritev(((struct growing *)file)->base, iov, iov_count, offset, err);
-}
-
-static int
-growing_flush(struct q2_file *file, struct q2_error *err)
-{
-    return q2_file_flush(((struct growing *)file)->base, err);
-}
-
-static int
-growing_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
-{
-    return q2_file_truncate(((struct growing *)file)->base, size, err);
-}
-
-static int
-growing_size(struct q2_file *file, uint64_t *ret_size, struct q2_error *err)
-{
-    return q2_file_size(((struct growing *)file)->base, ret_size, err);
-}
-
 static void
 growing_close(struct q2_file *file)
 {
@@ -66,10 +41,10 @@ growing_close(struct q2_file *file)
 }
 
 static const struct q2_file_ops growing_ops = {.preadv = growing_preadv,
-                                               .pwritev = growing_pwritev,
-                                               .flush = growing_flush,
-                                               .truncate = growing_truncate,
-                                               .size = growing_size,
+                                               .pwritev = q2_forward_pwritev,
+                                               .flush = q2_forward_flush,
+                                               .truncate = q2_forward_truncate,
+                                               .size = q2_forward_size,
                                                .close = growing_close};
 
 /* An image whose last cluster has WRITTEN bytes in the file. */
@@ -97,10 +72,10 @@ Test(tail, others_write_behind_the_end_that_a_read_finds)
     struct q2_error err = {0};
     uint8_t bytes[CLUSTER];
     Q2_AUTOCLOSE struct q2_file *base = build_image(recipe);
-    struct growing growing = {.base = base};
+    struct growing growing = {.forward.base = base};
     struct q2_image_options options = {.flags = Q2_IMAGE_WRITE, .format = Q2_DISK_QCOW2};
-    MUST(q2_file_init(&growing.file, &growing_ops, "image", true, &err), err);
-    MUST(q2_image_open_file(&growing.file, &options, &growing.image, &err), err);
+    MUST(q2_file_init(&growing.forward.file, &growing_ops, "image", true, &err), err);
+    MUST(q2_image_open_file(&growing.forward.file, &options, &growing.image, &err), err);
     write_tail(growing.image, base);
     growing.armed = true;
     MUST(q2_image_read(growing.image, 0, bytes, CLUSTER, &err), err);

@@ -9,6 +9,7 @@
 
 #include "core/base/budget.h"
 #include "core/io/fault.h"
+#include "core/io/forward.h"
 #include "core/io/memory.h"
 #include "core/io/overlay.h"
 #include "core/io/record.h"
@@ -207,17 +208,10 @@ struct history {
 
 /* Notes that something happened on its side. */
 struct tap {
-    struct q2_file file;
+    struct q2_forward forward;
     struct history *history;
     uint8_t side;
 };
-
-static inline struct q2_file *
-under(struct q2_file *file)
-{
-    struct tap *tap = (struct tap *)file;
-    return tap->history->records[tap->side];
-}
 
 static inline int
 happened(struct q2_file *file, int rc)
@@ -233,66 +227,39 @@ happened(struct q2_file *file, int rc)
 }
 
 static inline int
-tap_preadv(struct q2_file *file, const struct iovec *iov, int count, uint64_t offset,
-           size_t *ret_done, struct q2_error *err)
-{
-    return q2_file_preadv(under(file), iov, count, offset, ret_done, err);
-}
-
-static inline int
 tap_pwritev(struct q2_file *file, const struct iovec *iov, int count, uint64_t offset,
             struct q2_error *err)
 {
-    return happened(file, q2_file_pwritev(under(file), iov, count, offset, err));
+    return happened(file, q2_file_pwritev(q2_forward_base(file), iov, count, offset, err));
 }
 
 static inline int
 tap_flush(struct q2_file *file, struct q2_error *err)
 {
-    return happened(file, q2_file_flush(under(file), err));
+    return happened(file, q2_file_flush(q2_forward_base(file), err));
 }
 
 static inline int
 tap_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
 {
-    return happened(file, q2_file_truncate(under(file), size, err));
-}
-
-static inline int
-tap_size(struct q2_file *file, uint64_t *ret_size, struct q2_error *err)
-{
-    return q2_file_size(under(file), ret_size, err);
-}
-
-static inline int
-tap_extent(struct q2_file *file, uint64_t offset, bool *ret_data, uint64_t *ret_end,
-           struct q2_error *err)
-{
-    return q2_file_extent(under(file), offset, ret_data, ret_end, err);
+    return happened(file, q2_file_truncate(q2_forward_base(file), size, err));
 }
 
 static inline int
 tap_punch(struct q2_file *file, uint64_t offset, uint64_t length, struct q2_error *err)
 {
-    return happened(file, q2_file_punch(under(file), offset, length, err));
-}
-
-static inline void
-tap_close(struct q2_file *file)
-{
-    q2_file_fini(file);
-    free(file);
+    return happened(file, q2_file_punch(q2_forward_base(file), offset, length, err));
 }
 
 static const struct q2_file_ops tap_ops = {
-    .preadv = tap_preadv,
+    .preadv = q2_forward_preadv,
     .pwritev = tap_pwritev,
     .flush = tap_flush,
     .truncate = tap_truncate,
-    .size = tap_size,
-    .extent = tap_extent,
+    .size = q2_forward_size,
+    .extent = q2_forward_extent,
     .punch = tap_punch,
-    .close = tap_close,
+    .close = q2_forward_close,
 };
 
 /* Takes copies: what the two files hold when it begins stays the caller's. */
@@ -307,10 +274,11 @@ history_new(const struct bytes *image, const struct bytes *journal)
         cr_assert(tap);
         history->bases[i] = file_with(i == IMAGE ? "image" : "journal", sides[i]);
         cr_assert_eq(q2_file_new_record(history->bases[i], &history->records[i], NULL), 0);
-        cr_assert_eq(q2_file_init(&tap->file, &tap_ops, "tap", true, NULL), 0);
+        cr_assert_eq(q2_file_init(&tap->forward.file, &tap_ops, "tap", true, NULL), 0);
+        tap->forward.base = history->records[i];
         tap->history = history;
         tap->side = i;
-        history->files[i] = &tap->file;
+        history->files[i] = &tap->forward.file;
     }
     return history;
 }
