@@ -20,8 +20,7 @@ describe(const struct q2_check *check, const struct q2_companion *companion, cha
          size_t size)
 {
     const struct q2_companions *companions = check->options.companions;
-    bool deeper = companion > companions->backing &&
-                  companion < companions->backing + companions->backing_count;
+    bool deeper = companion != companions->backing && companion != &companions->data_file;
     snprintf(text, size, "%.150s%s%.150s", companion->name, deeper ? ", backing file of " : "",
              deeper ? companion[-1].name : "");
 }
