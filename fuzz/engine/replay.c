@@ -17,12 +17,13 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: %s [--runs N] [--seed N] [--rate] [--verbose] FILE|FOLDER...\n\n"
+    "usage: %s [--runs N] [--seed N] [--rate] [--times] [--verbose] FILE|FOLDER...\n\n"
     "Run each input, those in folders in the order of their names.\n\n"
     "  --runs N    then N inputs that are made by changing these (0)\n"
     "  --seed N    another choice of changes (1)\n"
     "  --rate      then run them again and again for some seconds, and say how many in one,\n"
     "              of the time of a processor\n"
+    "  --times     then say how many microseconds of it each of them takes\n"
     "  --keep FILE leave each input in FILE before it is run, for after a crash\n"
     "  --verbose   name each file before it is run\n";
 
@@ -41,7 +42,7 @@ static struct {
 
 static struct {
     uint64_t runs, seed;
-    bool rate, verbose;
+    bool rate, times, verbose;
     const char *keep;
 } settings = {.seed = 1};
 
@@ -166,9 +167,13 @@ static void
 parse(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"runs", required_argument, NULL, 'r'}, {"seed", required_argument, NULL, 's'},
-        {"keep", required_argument, NULL, 'k'}, {"rate", no_argument, NULL, 't'},
-        {"verbose", no_argument, NULL, 'v'},    {NULL, 0, NULL, 0},
+        {"runs", required_argument, NULL, 'r'},
+        {"seed", required_argument, NULL, 's'},
+        {"keep", required_argument, NULL, 'k'},
+        {"rate", no_argument, NULL, 't'},
+        {"times", no_argument, NULL, 'm'},
+        {"verbose", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
@@ -183,6 +188,9 @@ parse(int argc, char **argv)
             break;
         case 't':
             settings.rate = true;
+            break;
+        case 'm':
+            settings.times = true;
             break;
         case 'v':
             settings.verbose = true;
@@ -218,6 +226,16 @@ rate(void)
     return (double)inputs / took;
 }
 
+static void
+print_times(void)
+{
+    for (size_t i = 0; i < corpus.count; i++) {
+        double begin = now();
+        run(corpus.inputs[i].bytes, corpus.inputs[i].length);
+        printf("%10.0f %s\n", (now() - begin) * 1e6, corpus.inputs[i].name);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -230,6 +248,8 @@ main(int argc, char **argv)
     if (settings.rate && corpus.count)
         printf(", %.0f in a second", rate());
     printf("\n");
+    if (settings.times)
+        print_times();
     for (size_t i = 0; i < corpus.count; i++) {
         free(corpus.inputs[i].name);
         free(corpus.inputs[i].bytes);
