@@ -66,7 +66,7 @@ q2_trial_destroy(struct q2_trial *trial)
         q2_budget_free(&trial->scene->budget, trial->area, trial->capacity, 1);
     trial->area = NULL;
     for (unsigned i = 0; i < Q2_TRIAL_DECODERS; i++)
-        q2_decoder_free(trial->decoders[i]);
+        q2_decoder_free(Q2_STEAL(trial->decoders[i]));
 }
 
 void
