@@ -91,7 +91,7 @@ answer(struct q2_scene *scene, const struct q2_finding *finding)
 static bool
 is_mended(const struct q2_rebuild *rebuild, const struct q2_finding *finding)
 {
-    bool kept = rebuild->keep_high || rebuild->scene->keep;
+    bool kept = rebuild->scene->keep_high || rebuild->scene->keep;
     if (is_table_overlap(finding))
         return rebuild->moved;
     if (finding->problem == Q2_PROBLEM_REFCOUNT_TOO_HIGH)
@@ -143,7 +143,7 @@ mend(struct q2_rebuild *rebuild, bool *ret_done, struct q2_error *err)
         rc = q2_rebuild_place(rebuild, err);
     if (rc < 0)
         return rc == Q2_ERR_NOSPACE ? 0 : rc;
-    rebuild->keep_high = rebuild->doubtful || q2_loose_damage(scene);
+    scene->keep_high = rebuild->doubtful || q2_loose_damage(scene);
     rebuild->keep_stored =
         q2_loose_pointers(scene) || q2_scene_count(scene, Q2_PROBLEM_ORPHAN_L2_TABLE) > 0;
     *ret_done = true;

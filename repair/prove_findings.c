@@ -185,6 +185,8 @@ is_kept(const struct inquiry *inquiry, const struct q2_finding *finding)
     default:
         return false;
     }
+    if (finding->problem == Q2_PROBLEM_REFCOUNT_TOO_HIGH && inquiry->scene->keep_high)
+        return true;
     bool target = finding->has & Q2_HAS_TARGET;
     uint64_t offset = target ? finding->target_offset : finding->host_offset;
     uint64_t length = q2_max(target ? finding->target_length : finding->host_length, 1);

@@ -26,7 +26,6 @@ struct q2_rebuild {
     bool moved;            /* something has another place than the header or the table says */
     bool doubtful;    /* a block, or the table, that is one by all appearances shares its cluster */
     bool keep_stored; /* what is stored may be lost: it counts where nothing is recorded */
-    bool keep_high;   /* refcounts above the number of references are evidence too */
     uint64_t *found;  /* as struct q2_loose has them, `held` behind `all`: lost tables, and what
                        * only they lead to, where nothing is recorded; NULL: there are none */
     uint64_t found_words;   /* of each set */

@@ -126,7 +126,7 @@ wanted_refcount(const struct q2_rebuild *rebuild, uint64_t cluster, uint64_t rec
 {
     uint64_t most = q2_refcount_max(rebuild->geometry->refcount_order);
     uint64_t references = q2_min(q2_rebuild_references(rebuild, cluster), most);
-    if (references && !rebuild->keep_high && !q2_scene_kept(rebuild->scene, cluster))
+    if (references && !rebuild->scene->keep_high && !q2_scene_kept(rebuild->scene, cluster))
         return references;
     if (q2_rebuild_dropped(rebuild, cluster) && !q2_scene_kept(rebuild->scene, cluster))
         return references;
@@ -165,7 +165,7 @@ fill_word(struct q2_rebuild *rebuild, uint64_t first, uint64_t cluster, bool rec
     uint64_t most = q2_refcount_max(order);
     uint8_t *to = rebuild->wanted + ((cluster - first) << order) / 8;
     struct word word = word_of(rebuild, cluster);
-    bool kept = rebuild->keep_high || rebuild->scene->keep_all || rebuild->scene->keep;
+    bool kept = rebuild->scene->keep_high || rebuild->scene->keep_all || rebuild->scene->keep;
     bool lost = !recorded && rebuild->keep_stored;
     uint64_t w = cluster / 64, found = 0;
     if (!recorded && rebuild->found && w < rebuild->found_words)

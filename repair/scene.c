@@ -199,6 +199,7 @@ q2_scene_forget_kept(struct q2_scene *scene)
     scene->keep = NULL;
     scene->keep_clusters = 0;
     scene->keep_all = false;
+    scene->keep_high = false;
 }
 
 /* Where clusters were looked for, which the newest check decides. */

@@ -36,6 +36,7 @@ struct q2_scene {
     uint64_t *keep;
     uint64_t keep_clusters;
     bool keep_all;
+    bool keep_high; /* refcounts above the number of references stay as they are, as evidence */
     /* What the image is is not known well enough for anything else to be mended: the header says
      * something wrong, and what is right is beyond the level. No later stage runs. */
     bool stop;

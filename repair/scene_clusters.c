@@ -134,17 +134,18 @@ has_unsound_refcounts(const struct q2_scene *scene)
            (origin && is_unsound(origin));
 }
 
-/* Whether a cluster that nothing refers to can be taken: where its refcount of 0 says nothing, it
- * may be what somebody has lost, unless it is all zeros. */
+/* Whether a cluster that nothing refers to can be taken: one that cannot be read would not take a
+ * part of a sector either; and where its refcount of 0 says nothing, it may be what somebody has
+ * lost, unless it is all zeros. */
 static bool
 is_spare(const struct q2_scene *scene, uint64_t cluster, bool unsound)
 {
     unsigned bits = scene->check->geometry.cluster_bits;
     uint8_t bytes[4096];
     uint64_t size = UINT64_C(1) << bits, step = q2_min(size, sizeof bytes);
-    for (uint64_t at = 0; unsound && at < size; at += step)
+    for (uint64_t at = 0; at < size; at += step)
         if (q2_file_read_padded(scene->file, (cluster << bits) + at, bytes, step, NULL) < 0 ||
-            !q2_is_zero(bytes, step))
+            (unsound && !q2_is_zero(bytes, step)))
             return false;
     return true;
 }

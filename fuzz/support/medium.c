@@ -72,6 +72,13 @@ medium_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uin
     return rc;
 }
 
+/* The sectors behind the end of a file of `size` bytes. */
+static uint64_t
+behind(const struct medium *medium, uint64_t size)
+{
+    return bits_of(medium, (size + Q2_FUZZ_SECTOR - 1) / Q2_FUZZ_SECTOR, UINT64_MAX);
+}
+
 /* What is cut off is not read again, and what is added is new. */
 static int
 medium_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
@@ -79,7 +86,7 @@ medium_truncate(struct q2_file *file, uint64_t size, struct q2_error *err)
     struct medium *medium = medium_of(file);
     int rc = q2_file_truncate(medium->forward.base, size, err);
     if (rc == 0)
-        medium->bad &= ~bits_of(medium, (size + Q2_FUZZ_SECTOR - 1) / Q2_FUZZ_SECTOR, UINT64_MAX);
+        medium->bad &= ~behind(medium, size);
     return rc;
 }
 
@@ -128,14 +135,16 @@ struct q2_file *
 q2_fuzz_medium(struct q2_file *file, const struct q2_fuzz_options *options)
 {
     struct medium *medium = calloc(1, sizeof *medium);
-    uint64_t offset, length;
-    Q2_REQUIRE(medium && q2_file_init(&medium->forward.file, &medium_ops, file->name,
-                                      file->writable, NULL) == 0,
+    uint64_t offset, length, size;
+    Q2_REQUIRE(medium && q2_file_size(file, &size, NULL) == 0 &&
+                   q2_file_init(&medium->forward.file, &medium_ops, file->name, file->writable,
+                                NULL) == 0,
                "no memory");
     q2_fuzz_bad_spot(options, &offset, &length);
     medium->forward.base = file;
     medium->first = offset / Q2_FUZZ_SECTOR;
     medium->heals = options->chance & Q2_FUZZ_HEALS;
     medium->bad = length ? UINT64_MAX >> (Q2_FUZZ_MOST_BAD - length / Q2_FUZZ_SECTOR) : 0;
+    medium->bad &= ~behind(medium, size); /* what is added is new */
     return &medium->forward.file;
 }

@@ -112,7 +112,7 @@ Test(repair_attempts, objections_of_one_kind)
     share_clusters(file, L2_AT, SHARED);
     struct q2_repair *repair = plan(file, Q2_LEVEL_CERTAIN, false);
     cr_expect_not_null(q2_repair_objection(repair, 0));
-    cr_expect_not_null(q2_repair_unsearched(repair));
+    cr_expect_null(q2_repair_unsearched(repair));
     cr_expect(q2_repair_needed(repair));
     cr_expect_eq(q2_check_problem_count(q2_repair_before(repair), Q2_PROBLEM_REFCOUNT_ZERO).count,
                  1);
@@ -123,6 +123,25 @@ Test(repair_attempts, objections_of_one_kind)
                      q2_problem_id(problem));
     }
     cr_expect(is_settled(repair, false));
+    q2_repair_free(repair);
+}
+
+/* An L1 table that is its own L2 table, and guest data, of the active disk and of a snapshot. Flags
+ * in it that follow from refcounts cannot be mended without changing that data, and without them
+ * refcounts cannot. That is tried once more without looking for anything else, and in vain. */
+Test(repair_attempts, in_vain)
+{
+    Q2_AUTOCLOSE struct q2_file *file =
+        build_image("cluster-size 512\nsize 128K\nwrite 0 1K 0x11\nsnapshot one\n"
+                    "l1[0].offset = 0x600\nl1[0].copied = 1\nsnapshot[0].l1[0].offset = 0x600\n"
+                    "refcount[7] = 0\nrefcount[8] = 0\n");
+    struct q2_repair *repair = plan(file, Q2_LEVEL_LIKELY, false);
+    cr_expect_not_null(q2_repair_objection(repair, 0));
+    cr_assert_not_null(q2_repair_unsearched(repair));
+    cr_expect(strstr(q2_repair_unsearched(repair), "could not be proven"), "%s",
+              q2_repair_unsearched(repair));
+    cr_expect_not(q2_repair_needed(repair));
+    cr_expect_neq(q2_check_exit(q2_repair_after(repair)), Q2_EXIT_CLEAN);
     q2_repair_free(repair);
 }
 
