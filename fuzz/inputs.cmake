@@ -57,7 +57,7 @@ file(GLOB SEED_RECIPES CONFIGURE_DEPENDS images/*.recipe ${PROJECT_SOURCE_DIR}/c
 # What stands beside them.
 file(GLOB SEED_OPTIONS CONFIGURE_DEPENDS images/*.options ${PROJECT_SOURCE_DIR}/tests/cases/*/options)
 add_custom_command(OUTPUT ${SEEDS}/images.made
-  COMMAND ${CMAKE_COMMAND} -E rm -rf ${SEEDS}/check ${SEEDS}/repair ${SEEDS}/report ${SEEDS}/salvage
+  COMMAND ${CMAKE_COMMAND} -E rm -rf ${SEEDS}/check ${SEEDS}/check-slow ${SEEDS}/repair ${SEEDS}/report ${SEEDS}/salvage
     ${SEEDS}/writes
   COMMAND seeds-images ${SEEDS} ${SEED_RECIPES}
   COMMAND ${CMAKE_COMMAND} -E touch ${SEEDS}/images.made
@@ -99,6 +99,9 @@ if(BUILD_TESTING AND QCOW2KIT_FUZZ_ENGINE STREQUAL "replay")
       set(runs ${RUNS_${name}})
     endif()
     set(inputs ${SEEDS}/${name})
+    if(name STREQUAL "check")
+      list(APPEND inputs ${SEEDS}/check-slow)
+    endif()
     if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/corpora/${name}.tar.xz)
       list(APPEND inputs ${KEPT}/${name})
     endif()

@@ -57,7 +57,8 @@ done
 replay()
 {
     local harness=$1 inputs=() source
-    for source in "$folder/fuzz/seeds/$harness" "$folder/fuzz/kept/$harness" \
+    for source in "$folder/fuzz/seeds/$harness" "$folder/fuzz/seeds/$harness-slow" \
+        "$folder/fuzz/kept/$harness" \
         "$fuzz/regressions/$harness" ${work:+"$work/libfuzzer/$harness/corpus"} \
         ${work:+"$work/afl/$harness/corpus"}; do
         [[ ! -d $source ]] || inputs+=("$source")

@@ -62,9 +62,8 @@ put_aside()
 engine_run()
 {
     local harness=$1 folder=$2 index=$3 end=$((SECONDS + $4)) log=$2/logs/$3 crashes=0
-    local options=(-artifact_prefix="$folder/crashes/" -timeout="$time_limit"
-        -rss_limit_mb="$memory_limit" -malloc_limit_mb="$allocation_limit"
-        -report_slow_units="$time_limit" -print_final_stats=1 -reload=1)
+    local options=("${hunting[@]}" -artifact_prefix="$folder/crashes/" -timeout="$time_limit"
+        -report_slow_units="$time_limit" -reload=1)
     local words
     words=$(dictionary_of "$harness")
     [[ -z $words ]] || options+=(-dict="$words")

@@ -68,7 +68,8 @@ struct seed {
 /* Who says what fails. */
 const struct q2_harness q2_harness = {.name = "seeds-images"};
 
-static const char *const harnesses[] = {"check", "repair", "report", "salvage", "writes"};
+static const char *const harnesses[] = {"check",  "check-slow", "repair",
+                                        "report", "salvage",    "writes"};
 
 static struct {
     const char *folder;
@@ -328,8 +329,8 @@ put_all(const char *name, const struct seed *seed)
     struct q2_fuzz_options check = asked, report = asked, salvage = asked;
     check.flags |= special ? deep | TIGHT | THREADS : deep | checks[turn % sizeof checks];
     check.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;
-    put("check", name, seed, &check);
-    if (seed->options.check_only)
+    put(seed->options.slow ? "check-slow" : "check", name, seed, &check);
+    if (seed->options.slow)
         return;
     salvage.flags |= turn % SALVAGES;
     salvage.chance |= special ? 0 : UINT32_C(0x9e3779b1) * turn;

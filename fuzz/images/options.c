@@ -32,8 +32,8 @@ seed_options_read(const char *text, struct seed_options *ret_options)
             options.max_work = a;
         else if (strcmp(word, "max-details") == 0)
             options.max_details = a;
-        else if (strcmp(word, "check-only") == 0)
-            options.check_only = true;
+        else if (strcmp(word, "slow") == 0)
+            options.slow = true;
         else if (strcmp(word, "grown") == 0)
             options.grown = a;
         else if (strcmp(word, "fault") == 0 || strcmp(word, "fault-once") == 0)

@@ -29,7 +29,7 @@ uint64_t seed_scaled(uint64_t value, const struct seed_scale *scale);
 /* What is said beside a recipe. */
 struct seed_options {
     bool deep;
-    bool check_only;                 /* for the harness check: the others would take too long */
+    bool slow;                       /* only for the suite, with the harness check */
     bool heals;                      /* what cannot be read, at the second attempt */
     uint64_t bad_offset, bad_length; /* bytes that cannot be read; no length: none */
     uint64_t grown;                  /* MiB of zeros at the end */

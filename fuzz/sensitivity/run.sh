@@ -171,8 +171,7 @@ hunt()
     for words in "$folder/seeds/$harness" "$folder/kept/$harness"; do
         [[ ! -d $words ]] || inputs+=("$words")
     done
-    local options=(-seed="$seed" -artifact_prefix="$work/crashes/" -timeout=30 -rss_limit_mb="$memory_limit"
-        -malloc_limit_mb="$allocation_limit" -print_final_stats=1)
+    local options=("${hunting[@]}" -seed="$seed" -artifact_prefix="$work/crashes/" -timeout=30)
     words=$(dictionary_of "$harness")
     [[ -z $words ]] || options+=(-dict="$words")
     local TIMEFORMAT='%U %S'
