@@ -20,7 +20,8 @@ export time_limit=10 memory_limit=2048 allocation_limit=512
 # How libFuzzer hunts. To choose inputs by how rare is what they reach takes it a quarter of the time
 # here, as one execution reaches thousands of places, and finds less in the end.
 # shellcheck disable=SC2034
-hunting=(-entropic=0 -rss_limit_mb=$memory_limit -malloc_limit_mb=$allocation_limit -print_final_stats=1)
+hunting=(-entropic=0 -rss_limit_mb="$memory_limit" -malloc_limit_mb="$allocation_limit"
+    -print_final_stats=1)
 
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export ASAN_OPTIONS=detect_stack_use_after_return=0:handle_abort=1:max_allocation_size_mb=$allocation_limit
