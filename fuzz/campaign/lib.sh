@@ -91,6 +91,7 @@ copy_by_sum()
 {
     local to=$1 sum file
     shift
+    (($#)) || return 0 # find without a folder takes the one that this runs in
     find "$@" -type f -size -1024k -exec sha1sum {} + |
         while read -r sum file; do
             file=${file#\\}
