@@ -37,9 +37,9 @@ struct q2_finding q2_finding_of(const struct q2_violation *violation);
 void q2_findings_add_violation(struct q2_findings *findings, const struct q2_violation *violation);
 
 /* Count `count` faults of a problem that concern the host range from `target_offset` on, if that is
- * all that adding them would do: so many are kept that there is no room, and the newest of these
- * does not go on there. Otherwise returns false, and they have to be added. Saves making findings
- * by the million for nothing. */
+ * all that adding them would do: so many are kept that there is no room, and the list has ended or
+ * the newest of these does not go on there. Otherwise returns false, and they have to be added.
+ * Saves making findings by the million for nothing. */
 static inline bool
 q2_findings_count(struct q2_findings *findings, enum q2_problem problem, uint64_t count,
                   uint64_t target_offset)
@@ -48,7 +48,7 @@ q2_findings_count(struct q2_findings *findings, enum q2_problem problem, uint64_
     if (total->findings < findings->max_details || findings->last[problem] == 0)
         return false;
     const struct q2_finding *last = &findings->items[findings->last[problem] - 1];
-    if (last->target_offset + last->target_length == target_offset)
+    if (!total->unlisted && last->target_offset + last->target_length == target_offset)
         return false;
     total->count += count;
     total->unlisted += count;

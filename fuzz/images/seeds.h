@@ -29,10 +29,10 @@ uint64_t seed_scaled(uint64_t value, const struct seed_scale *scale);
 /* What is said beside a recipe. */
 struct seed_options {
     bool deep;
-    bool slow;                       /* only for the suite, with the harness check */
-    bool heals;                      /* what cannot be read, at the second attempt */
-    uint64_t bad_offset, bad_length; /* bytes that cannot be read; no length: none */
-    uint64_t grown;                  /* MiB of zeros at the end */
+    bool slow;                                  /* only for the suite, with the harness check */
+    bool heals;                                 /* what cannot be read, at the second attempt */
+    uint64_t bad_offset, bad_length;            /* bytes that cannot be read; no length: none */
+    uint64_t grown;                             /* MiB of zeros at the end */
     uint64_t max_memory, max_work, max_details; /* of the check; 0: no limit */
 };
 

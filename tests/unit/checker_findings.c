@@ -141,20 +141,57 @@ Test(findings, owners_decide)
 
 Test(findings, keeps_some_counts_all)
 {
-    for (uint64_t i = 0; i < 100; i++)
+    for (uint64_t i = 0; i < 5; i++)
         add(leak(i * 2, 1));
     cr_expect_eq(findings.count, 5);
-    cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].count, 100);
+    add(leak(9, 1)); /* right behind the last one that was kept */
+    cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].unlisted, 0, "joined all the same");
+    for (uint64_t i = 6; i < 101; i++)
+        add(leak(i * 2, 1));
+    cr_expect_eq(findings.count, 5);
+    cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].count, 101);
     cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].findings, 5);
     cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].unlisted, 95);
     add((struct q2_finding){.problem = Q2_PROBLEM_HEADER_DIRTY});
     cr_expect_eq(findings.count, 6, "each problem has its own limit");
-    struct q2_finding many = leak(9, 1); /* right behind the last one that was kept */
+    struct q2_finding many = leak(10, 1);
     many.count = 7;
     many.target_length = 7 * 4096;
     add(many);
-    cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].count, 107);
-    cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].unlisted, 95, "joined all the same");
+    cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].count, 108);
+    cr_expect_eq(findings.totals[Q2_PROBLEM_CLUSTER_LEAKED].unlisted, 102, "the list has ended");
+}
+
+/* However the work is divided, the list is the same: also where what is full would go on with what
+ * another part has no room for. */
+Test(findings, parts_make_the_whole)
+{
+    static const uint64_t clusters[] = {0,   2,   3,   10,  12,  20, 21, 100,
+                                        102, 104, 106, 108, 110, 22, 30};
+    enum { COUNT = sizeof clusters / sizeof *clusters };
+    const q2_map_set ids[] = {0};
+    for (uint64_t i = 0; i < COUNT; i++)
+        add(leak(clusters[i], 1));
+    for (uint64_t cut = 0; cut <= COUNT; cut++) {
+        struct q2_findings whole, part;
+        q2_findings_init(&whole, &budget, 5);
+        for (int half = 0; half < 2; half++) {
+            q2_findings_init(&part, &budget, 5);
+            for (uint64_t i = half ? cut : 0; i < (half ? COUNT : cut); i++) {
+                struct q2_finding finding = leak(clusters[i], 1);
+                q2_findings_add(&part, &finding);
+            }
+            q2_findings_absorb(&whole, &part, ids);
+            q2_findings_destroy(&part);
+        }
+        cr_assert_eq(memcmp(whole.totals, findings.totals, sizeof whole.totals), 0, "cut at %d",
+                     (int)cut);
+        for (uint64_t i = 0; i < findings.count; i++) {
+            cr_expect_eq(whole.items[i].target_offset, findings.items[i].target_offset);
+            cr_expect_eq(whole.items[i].target_length, findings.items[i].target_length);
+        }
+        q2_findings_destroy(&whole);
+    }
 }
 
 Test(findings, lack_of_memory_is_remembered)
