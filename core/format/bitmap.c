@@ -92,6 +92,8 @@ validate_fields(const struct q2_bitmap *bitmap, const struct q2_sink *sink)
     if (bitmap->flags & ~(uint32_t)Q2_BITMAP_FLAGS_KNOWN)
         q2_violate_expected(sink, Q2_PROBLEM_BITMAP_FLAGS, at + AT_FLAGS, 4, bitmap->flags,
                             bitmap->flags & Q2_BITMAP_FLAGS_KNOWN, NULL);
+    if (bitmap->flags & Q2_BITMAP_EXTRA_COMPATIBLE)
+        q2_violate(sink, Q2_PROBLEM_BITMAP_EXTRA_FLAG, at + AT_FLAGS, 4, bitmap->flags, NULL);
     if (bitmap->flags & Q2_BITMAP_IN_USE)
         q2_violate(sink, Q2_PROBLEM_BITMAP_IN_USE, at + AT_FLAGS, 4, bitmap->flags, NULL);
     if (bitmap->type != Q2_BITMAP_TYPE_DIRTY)

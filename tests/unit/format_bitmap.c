@@ -77,10 +77,12 @@ Test(bitmap, a_sound_one)
 {
     cr_expect(validate());
     expect_none(&record);
-    bitmap.flags = Q2_BITMAP_EXTRA_COMPATIBLE;
     bitmap.granularity_bits = 31;
     cr_expect(validate());
     expect_none(&record);
+    bitmap.flags = Q2_BITMAP_EXTRA_COMPATIBLE;
+    cr_expect(validate(), "the format permits it");
+    expect_only(&record, Q2_PROBLEM_BITMAP_EXTRA_FLAG, AT + 12, 4);
 }
 
 Test(bitmap, fields)
