@@ -150,6 +150,32 @@ make_mixed(struct q2_seed *seed)
     deflateEnd(&stream);
 }
 
+/* Matches that reach before the first byte of the cluster, by 1 to 4: where a dictionary would be,
+ * which clusters have none of. */
+static void
+make_far(struct q2_seed *seed)
+{
+    static const char dictionary[] = "wxyz", text[] = "abcdefgh";
+    enum { REACH = sizeof dictionary - 1, TEXT = sizeof text - 1 };
+    uint8_t out[2 * LENGTH];
+    for (unsigned far = 1; far <= REACH; far++) {
+        uint8_t bytes[LENGTH] = {0};
+        z_stream stream = {.next_in = bytes, .avail_in = LENGTH, .next_out = out};
+        memcpy(bytes, text, TEXT);
+        memcpy(bytes + TEXT, dictionary + REACH - far, far);
+        memcpy(bytes + TEXT + far, text, TEXT);
+        stream.avail_out = sizeof out;
+        if (deflateInit2(&stream, 9, Z_DEFLATED, -12, 8, Z_FIXED) != Z_OK)
+            continue;
+        deflateSetDictionary(&stream, (const Bytef *)dictionary, REACH);
+        deflate(&stream, Z_FINISH);
+        begin(seed, RAW, 0, 0);
+        q2_seed_bytes(seed, out, stream.total_out);
+        q2_seed_write(seed, "deflate-far-%u", far);
+        deflateEnd(&stream);
+    }
+}
+
 static void
 make_zstd(struct q2_seed *seed)
 {
@@ -186,5 +212,6 @@ q2_make_seeds(void)
     make_deflate(&seed);
     make_wrong_codes(&seed);
     make_mixed(&seed);
+    make_far(&seed);
     make_zstd(&seed);
 }
