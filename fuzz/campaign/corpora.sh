@@ -7,6 +7,7 @@
 # are built from recipes.
 
 corpus_limit=$((100 * 1024)) # bytes of an archive
+slowest=100000               # microseconds that an input may take, as the suite runs it
 
 # pack FOLDER ARCHIVE: the same inputs are always the same archive.
 pack()
@@ -26,6 +27,13 @@ fit()
         find "$folder" -type f -printf '%s %p\n' | sort -rn | sed -n "1,$((count / 10 + 1))p" |
             cut -d' ' -f2- | xargs -d '\n' rm
     done
+}
+
+# leave_out_slow HARNESS FOLDER: each run of the suite would pay for them.
+leave_out_slow()
+{
+    "$(program_of fuzz-replay "$1")" --times "$2" | awk -v most="$slowest" '$1 + 0 > most { print $2 }' |
+        xargs -rd '\n' rm -f
 }
 
 # save_corpus HARNESS: merge what both engines found into what is kept.
@@ -53,6 +61,7 @@ save_corpus()
         return 0
     fi
     sed "s,^,$scratch/base/," "$scratch/there" | xargs -rd '\n' rm -f
+    leave_out_slow "$harness" "$scratch/base"
     if [[ -n $(ls -A "$scratch/base") ]]; then
         mkdir -p "$fuzz/corpora"
         fit "$scratch/base" "$scratch/archive"
