@@ -90,6 +90,7 @@ struct q2_problem_count q2_check_problem_count(const struct q2_check *check,
 struct q2_snapshot_name {
     const char *id;
     const char *name;
+    uint64_t disk_size; /* bytes */
 };
 size_t q2_check_snapshot_count(const struct q2_check *check);
 const struct q2_snapshot_name *q2_check_snapshot(const struct q2_check *check, size_t index);

@@ -82,6 +82,7 @@ add_name(struct q2_check *check, const struct q2_snapshot *snapshot, const uint8
     if (rc < 0)
         return rc;
     struct q2_snapshot_name *name = &check->snapshots[check->snapshot_count++];
+    name->disk_size = snapshot->disk_size;
     rc = copy_text(check, text, snapshot->id_length, &name->id, err);
     if (rc == 0)
         rc = copy_text(check, text + snapshot->id_length, snapshot->name_length, &name->name, err);

@@ -63,8 +63,12 @@ print_check(const struct q2_check *check)
     print_features(q2_check_header(check));
     for (unsigned problem = 0; problem < Q2_PROBLEM_COUNT; problem++)
         print_problem(check, (enum q2_problem)problem);
-    for (size_t i = 0; i < q2_check_snapshot_count(check); i++)
-        printf("snapshot %s\n", q2_check_snapshot(check, i)->id);
+    for (size_t i = 0; i < q2_check_snapshot_count(check); i++) {
+        const struct q2_snapshot_name *snapshot = q2_check_snapshot(check, i);
+        printf("snapshot %s\n", snapshot->id);
+        if (snapshot->disk_size % 512)
+            printf("trait +part-sector-snapshot\n");
+    }
 }
 
 /* Only reading finds streams that cannot be decoded. */
