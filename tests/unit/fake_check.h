@@ -81,12 +81,12 @@ const struct q2_snapshot_name *
 q2_check_snapshot(const struct q2_check *check, size_t index)
 {
     static const struct q2_snapshot_name names[] = {
-        {"1", "before"},
-        {"2", ""},
-        {"3", "a name that goes on and on until nobody reads it any more"},
-        {"4", "four"},
-        {"5", "five"},
-        {"6", "six"},
+        {.id = "1", .name = "before"},
+        {.id = "2", .name = ""},
+        {.id = "3", .name = "a name that goes on and on until nobody reads it any more"},
+        {.id = "4", .name = "four"},
+        {.id = "5", .name = "five"},
+        {.id = "6", .name = "six"},
     };
     return index < check->snapshots ? &names[index] : NULL;
 }
