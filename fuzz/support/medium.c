@@ -62,14 +62,18 @@ medium_pwritev(struct q2_file *file, const struct iovec *iov, int iov_count, uin
                struct q2_error *err)
 {
     struct medium *medium = medium_of(file);
-    uint64_t end = offset + q2_iov_total(iov, iov_count);
+    uint64_t end = offset + q2_iov_total(iov, iov_count), size;
     int rc = q2_file_pwritev(medium->forward.base, iov, iov_count, offset, err);
-    /* What is in the file system's cache need not be whole sectors: but to write a part of one, it
-     * has to read the others. */
     if (rc == 0)
-        medium->bad &=
-            ~bits_of(medium, (offset + Q2_FUZZ_SECTOR - 1) / Q2_FUZZ_SECTOR, end / Q2_FUZZ_SECTOR);
-    return rc;
+        rc = q2_file_size(medium->forward.base, &size, err);
+    if (rc < 0)
+        return rc;
+    /* What is in the file system's cache need not be whole sectors: but to write a part of one, it
+     * has to read the others, where there are any. */
+    uint64_t first = (offset + Q2_FUZZ_SECTOR - 1) / Q2_FUZZ_SECTOR;
+    uint64_t past = end / Q2_FUZZ_SECTOR + (end == size && end % Q2_FUZZ_SECTOR);
+    medium->bad &= ~bits_of(medium, first, past);
+    return 0;
 }
 
 /* The sectors behind the end of a file of `size` bytes. */
