@@ -282,7 +282,11 @@ start(struct q2_rebuild *rebuild, struct q2_scene *scene, struct q2_error *err)
 int
 q2_fix_refcounts(struct q2_scene *scene, struct q2_error *err)
 {
-    scene->counts_doubtful = false;
+    /* Refcounts of an unknown width cannot be read, nor does it help to write others: first the
+     * header must say how wide they are. */
+    scene->counts_doubtful = q2_scene_count(scene, Q2_PROBLEM_HEADER_REFCOUNT_ORDER) > 0;
+    if (scene->counts_doubtful)
+        return 0;
     uint64_t count = faults(scene, ROLE_STRUCTURE) + faults(scene, ROLE_COUNT);
     if (scene->check->usable & Q2_USABLE_REFCOUNTS && !count && !faults(scene, ROLE_LOOSE) &&
         !any_table_overlap(scene))
