@@ -154,11 +154,7 @@ q2_findings_add(struct q2_findings *findings, const struct q2_finding *finding)
     total->count += count;
     /* What has had no room ends the list: what comes later would join the newest or not as the work
      * was divided among threads. */
-    if (total->unlisted) {
-        total->unlisted += count;
-        return;
-    }
-    if (*last && joins(&findings->items[*last - 1], finding)) {
+    if (!total->unlisted && *last && joins(&findings->items[*last - 1], finding)) {
         join(&findings->items[*last - 1], finding, count);
         return;
     }

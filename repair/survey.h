@@ -69,8 +69,8 @@ struct q2_survey {
         *false_blocks; /* a bit for each refcount block that is none: what it says is no evidence */
     uint64_t *counting; /* what counts references, or did before the repair: it is not lost */
     uint64_t *stored;   /* where refcounts do not help: some of it is no hole */
-    uint64_t
-        old_end; /* clusters from this one on are new since an earlier round: not counted yet */
+    /* Clusters from this one on are new since an earlier round: not counted yet. */
+    uint64_t old_end;
     bool counts_help; /* refcounts are evidence: what is sound is counted, nearly always */
     bool settled;     /* what is sound is known, so that there is an answer to what is lost */
     struct q2_suspect *suspects; /* by `at` */
