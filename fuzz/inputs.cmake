@@ -57,8 +57,8 @@ file(GLOB SEED_RECIPES CONFIGURE_DEPENDS images/*.recipe ${PROJECT_SOURCE_DIR}/c
 # What stands beside them.
 file(GLOB SEED_OPTIONS CONFIGURE_DEPENDS images/*.options ${PROJECT_SOURCE_DIR}/tests/cases/*/options)
 add_custom_command(OUTPUT ${SEEDS}/images.made
-  COMMAND ${CMAKE_COMMAND} -E rm -rf ${SEEDS}/check ${SEEDS}/check-slow ${SEEDS}/repair ${SEEDS}/report ${SEEDS}/salvage
-    ${SEEDS}/writes
+  COMMAND ${CMAKE_COMMAND} -E rm -rf ${SEEDS}/check ${SEEDS}/check-slow ${SEEDS}/repair
+    ${SEEDS}/report ${SEEDS}/salvage ${SEEDS}/writes
   COMMAND seeds-images ${SEEDS} ${SEED_RECIPES}
   COMMAND ${CMAKE_COMMAND} -E touch ${SEEDS}/images.made
   DEPENDS seeds-images ${SEED_RECIPES} ${SEED_OPTIONS})

@@ -70,10 +70,11 @@ static void
 make_deep(void)
 {
     char path[MOST_PATH - 8], image[MOST_PATH], link_name[MOST_PATH];
-    snprintf(path, sizeof path, "%s", q2_fuzz_scratch());
+    int end = snprintf(path, sizeof path, "%s", q2_fuzz_scratch());
     snprintf(image, sizeof image, "%s/image", path);
     for (unsigned i = 0; i <= Q2_MAX_CHAIN; i++) {
-        strcat(path, "/d");
+        Q2_REQUIRE((size_t)end < sizeof path - 2, "%s is too long a name", path);
+        end += snprintf(path + end, sizeof path - (size_t)end, "/d");
         snprintf(link_name, sizeof link_name, "%s/image", path);
         Q2_REQUIRE(mkdir(path, 0700) == 0 && link(image, link_name) == 0, "%s cannot be made",
                    link_name);
